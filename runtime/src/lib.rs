@@ -1,1 +1,2 @@
 //! Orb.
+pub mod javy;
