@@ -1,1 +1,25 @@
-//! Orb.
+//! What Orb is on the wire, and what it decides.
+//!
+//! - [`id`], [`key`], [`name`]: what things are called, and who may say so.
+//! - [`manifest`], [`head`], [`registry`]: signed revisions of functions, and the join that makes
+//!   every node agree on which one is live.
+//! - [`wire`], [`fault`]: the messages, and every way in which a request can fail.
+//! - [`placement`], [`ranking`]: who holds a function, and who answers a call.
+//! - [`coordinator`], [`holder`]: the two daemons' decisions as state machines: time and events come
+//!   in, effects go out as data.
+//! - [`relay`]: the packet relay's header and session table.
+//! - `quic` and `client` (feature `quic`): the endpoint, and the Rust SDK.
+//!
+//! Everything outside the feature `quic` is pure: no clock, no sockets, no ambient randomness.
+
+pub mod fault;
+pub mod head;
+pub mod id;
+pub mod key;
+pub mod manifest;
+pub mod name;
+pub mod registry;
+pub mod wire;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,45 @@
+//! Short ways to make manifests in tests.
+
+use crate::id::ArtifactHash;
+use crate::key::OwnerKey;
+use crate::manifest::{Action, Kind, Limits, Manifest, Publish, Verified, Version, Visibility};
+use crate::wire::extension::Extensions;
+
+pub(crate) fn publish(artifact: u8) -> Action {
+    Action::Publish(Publish {
+        artifact: ArtifactHash::of(&[artifact]),
+        artifact_bytes: 1,
+        kind: Kind::Command,
+        engine: None,
+        limits: Limits::default(),
+        capabilities: Vec::new(),
+        visibility: Visibility::default(),
+        idempotent: false,
+        replicas: 3,
+        content_type: "application/json".to_owned(),
+        extensions: Extensions::none(),
+    })
+}
+
+pub(crate) fn manifest(
+    key: &OwnerKey,
+    name: &str,
+    generation: u64,
+    revision: u64,
+    action: Action,
+) -> Verified {
+    Manifest {
+        owner: key.id(),
+        name: name.parse().expect("tests use good names"),
+        version: Version { generation, revision },
+        parent: None,
+        action,
+        message: String::new(),
+        time_ms: 1_790_000_000_000,
+        extensions: Extensions::none(),
+    }
+    .sign(key)
+    .expect("tests sign within bounds")
+    .verify()
+    .expect("what was just signed verifies")
+}

@@ -1,0 +1,62 @@
+//! The one place that knows the encoding: bincode 2 (varint, little-endian), size-limited.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The longest message, in bytes. Bodies travel in chunks beside messages, so that a message only
+/// has to hold a page of a listing: a few hundred signed manifests.
+pub const MESSAGE_LEN_MAX: usize = 256 * 1024;
+
+/// Bytes that are not the message they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Longer than the limit, or claims to hold more than the limit allows.
+    #[error("a message is longer than {limit} bytes")]
+    TooLong {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// Ends too early, has bytes left over, or holds values that cannot be.
+    #[error("a message does not decode: {0}")]
+    Malformed(String),
+    /// Holds an extension that the sender marked critical and this version does not know.
+    #[error("a message needs extension {0:#06x}, which this version does not have: update orb")]
+    CriticalExtension(u16),
+}
+
+fn config() -> impl bincode::config::Config {
+    // The limit bounds what a length prefix can make the decoder allocate.
+    bincode::config::standard().with_limit::<MESSAGE_LEN_MAX>()
+}
+
+/// Encodes a message.
+///
+/// # Panics
+/// Never for the types of this crate: each has a serde form that bincode holds.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    bincode::serde::encode_to_vec(message, bincode::config::standard())
+        .expect("the crate's own types have an encoding")
+}
+
+/// Decodes a whole message; bytes left over are an error.
+///
+/// # Errors
+/// [`DecodeError`], never a panic and never an allocation beyond [`MESSAGE_LEN_MAX`].
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if bytes.len() > MESSAGE_LEN_MAX {
+        return Err(DecodeError::TooLong {
+            limit: MESSAGE_LEN_MAX,
+        });
+    }
+    match bincode::serde::decode_from_slice(bytes, config()) {
+        Ok((message, read)) if read == bytes.len() => Ok(message),
+        Ok((_, read)) => Err(DecodeError::Malformed(format!(
+            "{} bytes left over",
+            bytes.len() - read
+        ))),
+        Err(bincode::error::DecodeError::LimitExceeded) => Err(DecodeError::TooLong {
+            limit: MESSAGE_LEN_MAX,
+        }),
+        Err(error) => Err(DecodeError::Malformed(error.to_string())),
+    }
+}
