@@ -1,2 +1,23 @@
-//! Orb.
+//! Orb's sandbox: artifact and input in, outcome out, under fuel, memory and time limits.
+//!
+//! A [`Sandbox`] takes a [`Job`] (an artifact named by its hash, an input, limits), runs it in a
+//! fresh WebAssembly instance, reports [`Event`]s while it runs and ends with one [`Outcome`].
+//! The interface is plain data in and plain data out, so that it can be put behind a process
+//! border; it knows nothing of the network, of keys or of who is calling.
+//!
+//! [`admit`] tells, without compiling anything, whether an artifact is of a kind that runs here
+//! and what is wrong with it if not.
+
+mod admit;
+mod config;
 pub mod javy;
+mod job;
+mod limits;
+mod outcome;
+mod wasi;
+
+pub use admit::{AdmissionError, AdmissionLimits, Admitted, Kind, admit, admit_within};
+pub use config::SandboxConfig;
+pub use job::{Artifact, CallContext, Input, Job};
+pub use limits::Limits;
+pub use outcome::{Event, GuestFault, Location, Outcome};

@@ -1,0 +1,3 @@
+//! WASI preview 1, as far as a function needs it.
+
+pub(crate) mod signatures;
