@@ -132,7 +132,7 @@ pub struct Thrown {
 }
 
 /// Where a compiled engine has its exports: found once, used for every instance.
-#[derive(Debug, Clone)]
+#[derive(Clone, Copy)]
 pub struct EngineExports {
     memory: ModuleExport,
     realloc: ModuleExport,
@@ -187,7 +187,7 @@ impl EngineExports {
 }
 
 /// The engine, instantiated for one call. After a call it is spent: drop the store.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EngineInstance {
     memory: Memory,
     realloc: TypedFunc<(u32, u32, u32, u32), u32>,
