@@ -75,8 +75,6 @@ pub struct CallContext {
 pub struct RunRequest<'a> {
     /// What [`EngineInstance::compile`] gave.
     pub bytecode: &'a [u8],
-    /// What the artifact is recorded as.
-    pub kind: Kind,
     /// The second parameter, as JSON text: a [`CallContext`]. Not used for a script.
     pub context_json: &'a [u8],
     /// The input, as JSON text. Not used for a script, which reads its standard input.
@@ -192,7 +190,7 @@ pub struct EngineInstance {
     memory: Memory,
     realloc: TypedFunc<(u32, u32, u32, u32), u32>,
     compile: TypedFunc<(u32, u32, u32, u32), u32>,
-    run: TypedFunc<(u32, u32, u32, u32, u32, u32, u32), u32>,
+    run: TypedFunc<(u32, u32, u32, u32, u32, u32), u32>,
 }
 
 /// What the guest left for the host to read.
@@ -256,11 +254,7 @@ impl EngineInstance {
                 [request.bytecode, request.context_json, request.input],
             )
             .await?;
-        let kind = match request.kind {
-            Kind::Function => 0,
-            Kind::Script => 1,
-        };
-        let params = (kind, code.0, code.1, context.0, context.1, input.0, input.1);
+        let params = (code.0, code.1, context.0, context.1, input.0, input.1);
         let area = self.run.call_async(&mut *store, params).await?;
         let reply = self.reply(store, area)?;
         self.outcome(store, &reply, request.output_bytes_max)
