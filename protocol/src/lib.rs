@@ -21,5 +21,10 @@ pub mod name;
 pub mod registry;
 pub mod wire;
 
+#[cfg(feature = "quic")]
+pub mod client;
+#[cfg(feature = "quic")]
+pub mod keyfile;
+
 #[cfg(test)]
 mod testing;
