@@ -12,12 +12,16 @@
 //!
 //! Everything outside the feature `quic` is pure: no clock, no sockets, no ambient randomness.
 
+pub mod coordinator;
 pub mod fault;
 pub mod head;
+pub mod holder;
 pub mod id;
 pub mod key;
 pub mod manifest;
 pub mod name;
+pub mod placement;
+pub mod ranking;
 pub mod registry;
 pub mod wire;
 

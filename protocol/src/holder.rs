@@ -1,0 +1,494 @@
+//! A host's decisions about what it holds: what to seed, what to fetch, what to answer.
+//!
+//! A state machine without I/O: the daemon tells it what happened and when (milliseconds of a
+//! monotonic clock) and does what [`Holder::poll_effect`] hands out.
+//!
+//! | replica | on | becomes |
+//! | --- | --- | --- |
+//! | (none) | assigned, policy agrees | wanted: `Obtain` |
+//! | (none) | assigned, policy refuses | (none): `ReportRefused` |
+//! | wanted | obtained (durable, verified, prepared) | ready: `ReportReady` |
+//! | wanted | could not be obtained | wanted, tried again after a growing delay |
+//! | ready | newer revision | ready for the old one and wanted for the new |
+//! | any | tombstone | (none), for good: `Purge`, `ReportDropped` |
+//! | any | released | (none): `Purge`, `ReportDropped` |
+//!
+//! A tombstone is kept, so that no later message, however late or stale, brings the function back.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::id::{ArtifactHash, EngineHash, FunctionId, OwnerId};
+use crate::manifest::{Limits, Publish, Rank, Verified, Version};
+use crate::wire::control::Held;
+
+/// How long a host cut off from every super node goes on answering, in milliseconds (the brief: 24 hours).
+pub const CUT_OFF_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+/// The most tombstones that a host keeps: beyond, the oldest generations go first. They cost about 200
+/// bytes each.
+pub const TOMBSTONES_MAX: usize = 100_000;
+/// The first delay before an artifact that could not be obtained is tried again, in milliseconds; it
+/// doubles up to [`RETRY_MAX_MS`].
+pub const RETRY_MIN_MS: u64 = 500;
+/// The longest delay, in milliseconds.
+pub const RETRY_MAX_MS: u64 = 60_000;
+
+/// What a host is willing to seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedPolicy {
+    /// Only these owners, if set.
+    pub allow_owners: Option<BTreeSet<OwnerId>>,
+    /// Never these.
+    pub deny_owners: BTreeSet<OwnerId>,
+    /// The longest artifact, in bytes.
+    pub artifact_bytes_max: u64,
+    /// All artifacts together, in bytes.
+    pub disk_bytes_max: u64,
+    /// The highest limits of a function.
+    pub ceiling: Limits,
+    /// Engines that are there.
+    pub engines: BTreeSet<EngineHash>,
+    /// Capabilities that a guest may have.
+    pub capabilities: BTreeSet<String>,
+}
+
+impl SeedPolicy {
+    /// Whether to hold this revision, with `used_bytes` of disk in use for others.
+    ///
+    /// # Errors
+    /// The rule that says no, for a person.
+    pub fn decide(&self, owner: &OwnerId, publish: &Publish, used_bytes: u64) -> Result<(), String> {
+        if self.deny_owners.contains(owner) {
+            return Err(format!("owner {} is denied", owner.short()));
+        }
+        if self
+            .allow_owners
+            .as_ref()
+            .is_some_and(|allowed| !allowed.contains(owner))
+        {
+            return Err(format!("owner {} is not among the allowed", owner.short()));
+        }
+        if publish.artifact_bytes > self.artifact_bytes_max {
+            let (is, most) = (publish.artifact_bytes, self.artifact_bytes_max);
+            return Err(format!("the artifact has {is} bytes, at most {most} are taken"));
+        }
+        if used_bytes.saturating_add(publish.artifact_bytes) > self.disk_bytes_max {
+            return Err(format!(
+                "the disk budget of {} bytes is used up",
+                self.disk_bytes_max
+            ));
+        }
+        if let Some((name, wanted, most)) = publish.limits.above(&self.ceiling) {
+            return Err(format!("limits.{name} is {wanted}, at most {most} is given"));
+        }
+        if let Some(engine) = publish.engine.filter(|engine| !self.engines.contains(engine)) {
+            return Err(format!("engine {} is not among the allowed", engine.short()));
+        }
+        match publish
+            .capabilities
+            .iter()
+            .find(|wanted| !self.capabilities.contains(*wanted))
+        {
+            Some(wanted) => Err(format!("capability {wanted:?} is not given")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the daemon has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Get the artifact, verify and store it durably with its manifest, prepare it; then call
+    /// [`Holder::on_obtained`] or [`Holder::on_failed`].
+    Obtain(Box<Verified>),
+    /// Remove the function's manifest and whatever of its artifacts nobody else needs. `Some`: store
+    /// this tombstone durably in its place.
+    Purge(FunctionId, Option<Box<Verified>>),
+    /// Remove an artifact that no function here needs any more.
+    RemoveArtifact(ArtifactHash),
+    /// Tell the super nodes.
+    ReportReady(FunctionId, Version),
+    /// Tell the super nodes.
+    ReportRefused(FunctionId, Version, String),
+    /// Tell the super nodes.
+    ReportDropped(FunctionId),
+}
+
+/// What a host may do about a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Run this revision.
+    Serve(Box<Verified>),
+    /// The caller knows a newer version: wait until it is here, or let the caller go elsewhere.
+    Refresh(Version),
+    /// Not held here, or not yet.
+    NotHeld,
+    /// The function is no more.
+    Decommissioned,
+    /// The host does not know yet, or no longer, what changed meanwhile.
+    CutOff,
+}
+
+#[derive(Debug)]
+struct Replica {
+    /// The newest revision known.
+    live: Verified,
+    /// The newest revision that can answer.
+    ready: Option<Verified>,
+    /// Whether `live` is being obtained.
+    wanted: bool,
+    failures: u32,
+    retry_at_ms: Option<u64>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Holder {
+    policy: SeedPolicy,
+    replicas: BTreeMap<FunctionId, Replica>,
+    tombstones: BTreeMap<FunctionId, Rank>,
+    /// Super nodes that told everything, now.
+    synced: usize,
+    /// When the last one of them went away. `None` before the first.
+    cut_off_at_ms: Option<u64>,
+    effects: VecDeque<Effect>,
+}
+
+impl Holder {
+    /// A host that holds nothing.
+    pub fn new(policy: SeedPolicy) -> Self {
+        Self {
+            policy,
+            replicas: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            synced: 0,
+            cut_off_at_ms: None,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do. Drain it after every `on_*`.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// At start-up: a manifest that was stored. `present`: its artifact is there, verified and prepared.
+    pub fn restore(&mut self, stored: Verified, present: bool) {
+        if stored.is_tombstone() {
+            self.bury(&stored);
+        } else if present {
+            let replica = Replica {
+                live: stored.clone(),
+                ready: Some(stored.clone()),
+                wanted: false,
+                failures: 0,
+                retry_at_ms: None,
+            };
+            self.replicas.insert(stored.function(), replica);
+        } else {
+            self.want(stored);
+        }
+    }
+
+    /// A super node says: hold this.
+    pub fn on_assign(&mut self, manifest: Verified) {
+        if !self.is_news(&manifest) {
+            // Told again, perhaps by another super node: say again where we are.
+            self.report(&manifest.function());
+            return;
+        }
+        if manifest.is_tombstone() {
+            self.end(manifest);
+            return;
+        }
+        let Some(publish) = manifest.publish() else {
+            let (function, version) = (manifest.function(), manifest.version());
+            let reason = "this host does not know what the revision does: update orb".to_owned();
+            self.effects
+                .push_back(Effect::ReportRefused(function, version, reason));
+            return;
+        };
+        let used = self.disk_bytes_without(&manifest.function());
+        match self.policy.decide(&manifest.manifest().owner, publish, used) {
+            Ok(()) => self.want(manifest),
+            Err(reason) => self.refuse(&manifest, reason),
+        }
+    }
+
+    /// A super node says: this function changed.
+    pub fn on_changed(&mut self, manifest: Verified) {
+        let function = manifest.function();
+        if manifest.is_tombstone() {
+            if self.is_news(&manifest) {
+                self.end(manifest);
+            }
+        } else if let Some(replica) = self.replicas.get_mut(&function)
+            && manifest.rank() > replica.live.rank()
+        {
+            // Not assigned (yet): the old revision may answer those who know no newer one.
+            replica.live = manifest;
+            replica.wanted = false;
+            replica.retry_at_ms = None;
+        }
+    }
+
+    /// A super node says: this need not be held any more.
+    pub fn on_release(&mut self, function: FunctionId) {
+        if let Some(replica) = self.replicas.remove(&function) {
+            self.effects.push_back(Effect::Purge(function, None));
+            self.effects.push_back(Effect::ReportDropped(function));
+            self.remove_unneeded(&replica);
+        }
+    }
+
+    /// The artifact of a version is durable, verified and prepared.
+    pub fn on_obtained(&mut self, function: FunctionId, version: Version) {
+        let Some(replica) = self.replicas.get_mut(&function) else {
+            return;
+        };
+        if replica.live.version() != version {
+            return;
+        }
+        replica.wanted = false;
+        replica.failures = 0;
+        let old = replica.ready.replace(replica.live.clone());
+        self.effects.push_back(Effect::ReportReady(function, version));
+        if let Some(artifact) = old.and_then(|old| old.publish().map(|p| p.artifact)) {
+            self.remove_if_unneeded(artifact);
+        }
+    }
+
+    /// The artifact of a version could not be obtained; it is tried again later.
+    pub fn on_failed(&mut self, now_ms: u64, function: FunctionId, version: Version) {
+        let Some(replica) = self.replicas.get_mut(&function) else {
+            return;
+        };
+        if replica.live.version() != version || !replica.wanted {
+            return;
+        }
+        let delay = RETRY_MIN_MS
+            .saturating_mul(1 << replica.failures.min(16))
+            .min(RETRY_MAX_MS);
+        replica.failures += 1;
+        replica.retry_at_ms = Some(now_ms + delay);
+    }
+
+    /// The artifact of a function turned out to be damaged: it must be obtained again and not be run.
+    pub fn on_damaged(&mut self, function: FunctionId) {
+        if let Some(replica) = self.replicas.get_mut(&function) {
+            replica.ready = None;
+            if !replica.wanted {
+                replica.wanted = true;
+                self.effects
+                    .push_back(Effect::Obtain(Box::new(replica.live.clone())));
+            }
+        }
+    }
+
+    /// A super node has told everything that changed while it was not heard.
+    pub fn on_synced(&mut self) {
+        self.synced += 1;
+        self.cut_off_at_ms = None;
+    }
+
+    /// A super node that had told everything is not heard any more.
+    pub fn on_unsynced(&mut self, now_ms: u64) {
+        self.synced = self.synced.saturating_sub(1);
+        if self.synced == 0 {
+            self.cut_off_at_ms = Some(now_ms);
+        }
+    }
+
+    /// Time passed; call it about once a second.
+    pub fn on_tick(&mut self, now_ms: u64) {
+        for replica in self.replicas.values_mut() {
+            if replica.retry_at_ms.is_some_and(|at| at <= now_ms) {
+                replica.retry_at_ms = None;
+                self.effects
+                    .push_back(Effect::Obtain(Box::new(replica.live.clone())));
+            }
+        }
+    }
+
+    /// What to do about a call from somebody who knows of version `known`.
+    pub fn answer(&self, now_ms: u64, function: &FunctionId, known: Version) -> Answer {
+        if self
+            .tombstones
+            .get(function)
+            .is_some_and(|_| !self.replicas.contains_key(function))
+        {
+            return Answer::Decommissioned;
+        }
+        let Some(replica) = self.replicas.get(function) else {
+            return Answer::NotHeld;
+        };
+        if self.is_cut_off(now_ms) {
+            return Answer::CutOff;
+        }
+        match &replica.ready {
+            Some(ready) if ready.version() >= known => Answer::Serve(Box::new(ready.clone())),
+            Some(ready) if replica.wanted || replica.live.version() > ready.version() => {
+                Answer::Refresh(replica.live.version())
+            }
+            Some(_) => Answer::Refresh(known),
+            None => Answer::NotHeld,
+        }
+    }
+
+    /// What is held, for a super node that was just connected.
+    pub fn held(&self) -> Vec<Held> {
+        let held = |(&function, replica): (&FunctionId, &Replica)| {
+            let ready = replica.ready.is_some();
+            let manifest = replica.ready.as_ref().unwrap_or(&replica.live);
+            let artifact = manifest.publish()?.artifact;
+            Some(Held {
+                function,
+                version: manifest.version(),
+                artifact,
+                ready,
+            })
+        };
+        self.replicas.iter().filter_map(held).collect()
+    }
+
+    /// Bytes of artifacts that are held or wanted.
+    pub fn disk_bytes(&self) -> u64 {
+        self.artifacts(None).values().sum()
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &SeedPolicy {
+        &self.policy
+    }
+
+    // -- helpers ---------------------------------------------------------------------------------
+
+    fn is_cut_off(&self, now_ms: u64) -> bool {
+        match (self.synced, self.cut_off_at_ms) {
+            (0, Some(at)) => now_ms.saturating_sub(at) > CUT_OFF_MAX_MS,
+            // Never synced since the start: something may have been decommissioned meanwhile.
+            (0, None) => true,
+            _ => false,
+        }
+    }
+
+    fn is_news(&self, manifest: &Verified) -> bool {
+        let function = manifest.function();
+        let replica = self.replicas.get(&function);
+        let beaten = self
+            .tombstones
+            .get(&function)
+            .is_some_and(|rank| *rank >= manifest.rank())
+            || replica.is_some_and(|r| r.live.rank() > manifest.rank());
+        // The same revision is news as long as it is neither here nor on its way.
+        let same = replica.is_some_and(|r| {
+            let here = r
+                .ready
+                .as_ref()
+                .is_some_and(|ready| ready.rank() == manifest.rank());
+            r.live.rank() == manifest.rank() && (here || r.wanted)
+        });
+        !beaten && !same
+    }
+
+    fn want(&mut self, manifest: Verified) {
+        let function = manifest.function();
+        // A new life of the function does not answer with the bytes of an older one.
+        let ready = self.replicas.remove(&function).and_then(|old| old.ready);
+        let ready = ready.filter(|r| r.version().generation == manifest.version().generation);
+        self.effects.push_back(Effect::Obtain(Box::new(manifest.clone())));
+        let replica = Replica {
+            live: manifest,
+            ready,
+            wanted: true,
+            failures: 0,
+            retry_at_ms: None,
+        };
+        self.replicas.insert(function, replica);
+    }
+
+    fn refuse(&mut self, manifest: &Verified, reason: String) {
+        let (function, version) = (manifest.function(), manifest.version());
+        if let Some(old) = self.replicas.remove(&function) {
+            self.effects.push_back(Effect::Purge(function, None));
+            self.remove_unneeded(&old);
+        }
+        self.effects
+            .push_back(Effect::ReportRefused(function, version, reason));
+    }
+
+    fn end(&mut self, tombstone: Verified) {
+        let function = tombstone.function();
+        self.bury(&tombstone);
+        if let Some(replica) = self.replicas.remove(&function) {
+            self.effects
+                .push_back(Effect::Purge(function, Some(Box::new(tombstone))));
+            self.effects.push_back(Effect::ReportDropped(function));
+            self.remove_unneeded(&replica);
+        }
+    }
+
+    fn bury(&mut self, tombstone: &Verified) {
+        let rank = self
+            .tombstones
+            .entry(tombstone.function())
+            .or_insert(tombstone.rank());
+        *rank = (*rank).max(tombstone.rank());
+        if self.tombstones.len() > TOMBSTONES_MAX {
+            let oldest = self
+                .tombstones
+                .iter()
+                .min_by_key(|(_, rank)| **rank)
+                .map(|(f, _)| *f);
+            oldest.map(|function| self.tombstones.remove(&function));
+        }
+    }
+
+    fn report(&mut self, function: &FunctionId) {
+        let Some(replica) = self.replicas.get(function) else {
+            if self.tombstones.contains_key(function) {
+                self.effects.push_back(Effect::ReportDropped(*function));
+            }
+            return;
+        };
+        if let Some(ready) = &replica.ready {
+            self.effects
+                .push_back(Effect::ReportReady(*function, ready.version()));
+        }
+    }
+
+    /// Artifacts that are held or wanted, with their sizes, but for those of `without`.
+    fn artifacts(&self, without: Option<&FunctionId>) -> BTreeMap<ArtifactHash, u64> {
+        self.replicas
+            .iter()
+            .filter(|(function, _)| Some(*function) != without)
+            .flat_map(|(_, replica)| [Some(&replica.live), replica.ready.as_ref()])
+            .flatten()
+            .filter_map(|manifest| manifest.publish().map(|p| (p.artifact, p.artifact_bytes)))
+            .collect()
+    }
+
+    fn disk_bytes_without(&self, function: &FunctionId) -> u64 {
+        self.artifacts(Some(function)).values().sum()
+    }
+
+    fn remove_unneeded(&mut self, replica: &Replica) {
+        let artifacts: BTreeSet<ArtifactHash> = [Some(&replica.live), replica.ready.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|manifest| Some(manifest.publish()?.artifact))
+            .collect();
+        for artifact in artifacts {
+            self.remove_if_unneeded(artifact);
+        }
+    }
+
+    fn remove_if_unneeded(&mut self, artifact: ArtifactHash) {
+        if !self.artifacts(None).contains_key(&artifact) {
+            self.effects.push_back(Effect::RemoveArtifact(artifact));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "holder_tests.rs"]
+mod tests;
