@@ -7,6 +7,9 @@ use serde::de::DeserializeOwned;
 /// has to hold a page of a listing: a few hundred signed manifests.
 pub const MESSAGE_LEN_MAX: usize = 256 * 1024;
 
+const MALFORMED_PREFIX: &str = "a message does not decode: ";
+const CRITICAL_PREFIX: &str = "a message needs extension 0x";
+
 /// Bytes that are not the message they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -17,10 +20,10 @@ pub enum DecodeError {
         limit: usize,
     },
     /// Ends too early, has bytes left over, or holds values that cannot be.
-    #[error("a message does not decode: {0}")]
+    #[error("{MALFORMED_PREFIX}{0}")]
     Malformed(String),
     /// Holds an extension that the sender marked critical and this version does not know.
-    #[error("a message needs extension {0:#06x}, which this version does not have: update orb")]
+    #[error("{CRITICAL_PREFIX}{0:04x}, which this version does not have: update orb")]
     CriticalExtension(u16),
 }
 
@@ -57,6 +60,16 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
         Err(bincode::error::DecodeError::LimitExceeded) => Err(DecodeError::TooLong {
             limit: MESSAGE_LEN_MAX,
         }),
+        Err(bincode::error::DecodeError::OtherString(text)) => Err(nested(text)),
         Err(error) => Err(DecodeError::Malformed(error.to_string())),
+    }
+}
+
+/// The error of a message inside the message: serde passes errors on as text only.
+fn nested(text: String) -> DecodeError {
+    let critical = text.strip_prefix(CRITICAL_PREFIX).and_then(|rest| rest.get(..4));
+    match critical.and_then(|kind| u16::from_str_radix(kind, 16).ok()) {
+        Some(kind) => DecodeError::CriticalExtension(kind),
+        None => DecodeError::Malformed(text.strip_prefix(MALFORMED_PREFIX).unwrap_or(&text).to_owned()),
     }
 }

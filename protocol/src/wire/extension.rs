@@ -1,4 +1,7 @@
 //! Extensions: how messages grow without breaking older or newer peers.
+//!
+//! Decoding is what refuses a critical extension that this version does not know, wherever in a
+//! message it stands: no handler can forget to look.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +11,8 @@ use super::codec::DecodeError;
 pub const EXTENSIONS_MAX: usize = 32;
 /// The bit of a kind that says "refuse the message if you don't know this one".
 pub const CRITICAL: u16 = 0x8000;
+/// The critical extensions that this version understands: none so far.
+const KNOWN: &[u16] = &[];
 
 /// One (type, length, bytes) at the end of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +26,23 @@ pub struct Extension {
 
 /// The extensions of a message, in the order in which the sender put them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<Extension>", into = "Vec<Extension>")]
 pub struct Extensions(Vec<Extension>);
+
+impl TryFrom<Vec<Extension>> for Extensions {
+    type Error = DecodeError;
+
+    fn try_from(extensions: Vec<Extension>) -> Result<Self, DecodeError> {
+        let extensions = Self(extensions);
+        extensions.check(KNOWN).map(|()| extensions)
+    }
+}
+
+impl From<Extensions> for Vec<Extension> {
+    fn from(extensions: Extensions) -> Self {
+        extensions.0
+    }
+}
 
 impl Extensions {
     /// No extensions.
@@ -42,7 +62,7 @@ impl Extensions {
         self
     }
 
-    /// Refuses what the sender says must be understood and is not.
+    /// Refuses what the sender says must be understood and is not. Decoded messages have passed.
     ///
     /// # Errors
     /// [`DecodeError::CriticalExtension`] for a critical kind outside `known`, and

@@ -5,8 +5,9 @@
 //! go in chunks: a length (u32, little-endian, at most [`CHUNK_LEN_MAX`]) and that many bytes, and a
 //! length of zero ends the body. A call's answer ends with a [`call::Trailer`] frame.
 //!
-//! Nothing positional breaks another version: every message ends in [`extension::Extensions`],
-//! enums carry a tag and a length ([`tagged`]), and signed objects travel as the bytes signed.
+//! Nothing positional breaks another version: every message ends in [`extension::Extensions`]
+//! (decoding refuses unknown critical ones), enums carry a tag and a length ([`tagged`]), and signed
+//! objects travel as the bytes signed.
 
 pub mod call;
 pub mod codec;
@@ -124,9 +125,6 @@ impl Reply {
     /// # Errors
     /// The peer's fault; [`FaultKind::VersionMismatch`] for an answer that does not decode.
     pub fn into_result<T: DeserializeOwned>(self) -> Result<T, Fault> {
-        if let Err(error) = self.extensions.check(&[]) {
-            return Err(undecodable(&error));
-        }
         match self.fault {
             Some(fault) => Err(fault),
             None => codec::decode(&self.body).map_err(|error| undecodable(&error)),
@@ -136,6 +134,6 @@ impl Reply {
 
 /// The fault for a peer's message that does not decode.
 pub fn undecodable(error: &DecodeError) -> Fault {
-    Fault::new(FaultKind::VersionMismatch, format!("the peer's {error}"))
+    Fault::new(FaultKind::VersionMismatch, format!("what the peer sent: {error}"))
         .help("make sure that both sides run the same version of orb")
 }
