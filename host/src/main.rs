@@ -1,2 +1,20 @@
-//! Orb.
-fn main() {}
+//! `orb`: the daemons and the command line.
+//!
+//! - [`cli`]: the commands, one file each.
+//! - [`config`], [`home`], [`project`]: what people write down: settings, keys and aliases, `orb.toml`.
+//! - [`builder`]: source to Wasm.
+//! - [`demo`]: a small network in child processes, put through the main job.
+//! - [`output`], [`failure`]: what commands print, and how they fail.
+//!
+//! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb=debug`).
+
+mod cli;
+mod config;
+mod failure;
+mod shutdown;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,43 @@
+//! `orb node`: the host node's daemon.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Globals;
+use crate::config::{self, NodeLayer};
+use crate::failure::Failure;
+use crate::shutdown::Shutdown;
+
+/// Run a host node: seed functions on this machine and answer calls for them
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It opens no port: all its connections go out. SIGTERM and SIGINT end it in order: running calls finish first.
+Each setting may also stand in the file as a key (--memory-bytes-max as memory_bytes_max).
+
+Example:
+  orb node --super NODEID@super.example.org:4433 --data ~/orb-node
+  ORB_SUPER=$(cat super/address) orb node --data ./node --capacity 8 --memory-bytes-max 128MiB")]
+pub(crate) struct NodeCommand {
+    /// TOML file with further settings
+    #[arg(long, value_name = "FILE", env = "ORB_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: NodeLayer,
+}
+
+impl NodeCommand {
+    pub(crate) async fn execute(mut self, globals: &Globals) -> Result<(), Failure> {
+        let file = match &self.config {
+            Some(path) => config::read(path)?,
+            None => NodeLayer::default(),
+        };
+        self.settings.supers.clone_from(&globals.supers);
+        let _config = self.settings.over(file).resolve()?;
+        let mut shutdown = Shutdown::on_signals()
+            .map_err(|error| Failure::local(format!("cannot listen to signals: {error}")))?;
+        // node::run(config, shutdown).await
+        shutdown.requested().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! `orb super`: the super node's daemon.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{self, SuperLayer};
+use crate::failure::Failure;
+use crate::shutdown::Shutdown;
+
+/// Run a super node: the meeting point of callers and hosts, on a machine that others can reach
+#[derive(Debug, Args)]
+#[command(after_help = "\
+When it is ready it writes NODEID@IP:PORT to DIR/address. SIGTERM and SIGINT end it in order.
+Each setting may also stand in the file as a key (--owner-bytes-max as owner_bytes_max; --owner,
+--host, --owner-invite and --host-invite as owner_list, host_list, owner_invites, host_invites).
+
+Example:
+  orb super --listen 0.0.0.0:4433 --data /var/lib/orb-super
+  orb super --listen 127.0.0.1:0 --data ./super --owners list --owner KEY")]
+pub(crate) struct SuperCommand {
+    /// TOML file with further settings
+    #[arg(long, value_name = "FILE", env = "ORB_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SuperLayer,
+}
+
+impl SuperCommand {
+    pub(crate) async fn execute(self) -> Result<(), Failure> {
+        let file = match &self.config {
+            Some(path) => config::read(path)?,
+            None => SuperLayer::default(),
+        };
+        let _config = self.settings.over(file).resolve()?;
+        let mut shutdown = Shutdown::on_signals()
+            .map_err(|error| Failure::local(format!("cannot listen to signals: {error}")))?;
+        // supernode::run(config, shutdown).await
+        shutdown.requested().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! `config.toml` in `ORB_HOME`: what the commands take when neither flag nor variable says.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use super::{SuperAddress, parse_duration};
+
+/// The file, as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClientFile {
+    /// Super nodes, the one to ask first at the front.
+    #[serde(rename = "super", default)]
+    pub(crate) supers: Vec<SuperAddress>,
+    /// A call's deadline, as in `"30s"`.
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) timeout: Option<Duration>,
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+mod tests {
+    use orb_protocol::id::NodeId;
+
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn it_is_typed() {
+        let node = NodeId::from_bytes([1; 32]);
+        let text = format!("super = [\"{node}@127.0.0.1:1\"]\ntimeout = \"5s\"\n");
+        let file: ClientFile = parse("config.toml", &text).unwrap();
+        assert_eq!(file.supers.len(), 1);
+        assert_eq!(file.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(
+            parse::<ClientFile>("config.toml", "").unwrap(),
+            ClientFile::default()
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, says) in [
+            ("supers = []", "config.toml:1: unknown key `supers`"),
+            ("super = [\"nobody\"]", "NODEID@HOST:PORT"),
+            ("\ntimeout = \"soon\"", "config.toml:2: \"soon\" is not a time"),
+        ] {
+            let error = parse::<ClientFile>("config.toml", text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What a person may set, and where: flag before environment before file before default.
+//!
+//! Each daemon has one *layer*: a structure of optional settings that is filled once from flags and
+//! environment (by clap) and once from the TOML file (by serde), and resolved into a configuration
+//! in which nothing is optional any more.
+
+mod address;
+mod client;
+mod file;
+mod node;
+mod super_node;
+mod units;
+
+pub(crate) use address::SuperAddress;
+pub(crate) use client::ClientFile;
+pub(crate) use file::{FileError, parse, read};
+pub(crate) use node::{NodeConfig, NodeLayer};
+pub(crate) use super_node::{Admission, SuperConfig, SuperLayer};
+pub(crate) use units::{ByteSize, parse_duration};

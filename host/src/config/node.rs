@@ -1,0 +1,318 @@
+//! What the operator of a host node may set.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use orb_protocol::id::OwnerId;
+use orb_protocol::manifest::Limits;
+use serde::Deserialize;
+
+use super::super_node::{either, ids, missing};
+use super::{ByteSize, SuperAddress};
+use crate::failure::Failure;
+
+/// A host node's settings, resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeConfig {
+    /// The super nodes to connect to, at least one.
+    pub(crate) supers: Vec<SuperAddress>,
+    /// The data folder.
+    pub(crate) data: PathBuf,
+    /// Calls that run at the same time.
+    pub(crate) capacity: u32,
+    /// Calls that may wait for their turn; beyond it a call is refused as overloaded.
+    pub(crate) queue_max: u32,
+    /// The highest limits of a function that it seeds.
+    pub(crate) ceiling: Limits,
+    /// The longest artifact that it seeds, in bytes.
+    pub(crate) artifact_bytes_max: u64,
+    /// Disk for artifacts and compiled code, in bytes.
+    pub(crate) disk_bytes_max: u64,
+    /// Who operates it: hosts with the same text count as one operator. Empty: not said.
+    pub(crate) operator: String,
+    /// Shown to a super node whose policy asks for one. Empty: none.
+    pub(crate) invite: String,
+    /// If there are any: only these owners' functions are seeded.
+    pub(crate) allow: Vec<OwnerId>,
+    /// These owners' functions are never seeded.
+    pub(crate) deny: Vec<OwnerId>,
+    /// Say in the log what would be seeded, and refuse it.
+    pub(crate) dry_run: bool,
+}
+
+/// A host node's settings as flags, variables or a file give them.
+///
+/// The super nodes are not among the flags here: `--super` is a flag of every command.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NodeLayer {
+    #[arg(skip)]
+    #[serde(rename = "super")]
+    pub(crate) supers: Vec<SuperAddress>,
+    /// Data folder; made if it is not there
+    #[arg(long, value_name = "DIR", env = "ORB_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Calls that run at the same time [default: 4 per core]
+    #[arg(long, value_name = "N", env = "ORB_CAPACITY", help_heading = "Capacity")]
+    pub(crate) capacity: Option<u32>,
+    /// Calls that may wait for their turn, beyond which a call is answered `overloaded` [default: 16 per capacity]
+    #[arg(long, value_name = "N", env = "ORB_QUEUE_MAX", help_heading = "Capacity")]
+    pub(crate) queue_max: Option<u32>,
+    /// Disk for artifacts and compiled code [default: 4GiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "ORB_DISK_BYTES_MAX",
+        help_heading = "Capacity"
+    )]
+    pub(crate) disk_bytes_max: Option<ByteSize>,
+    /// The longest artifact that is seeded [default: 32MiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "ORB_ARTIFACT_BYTES_MAX",
+        help_heading = "Ceilings: functions that ask for more are not seeded"
+    )]
+    pub(crate) artifact_bytes_max: Option<ByteSize>,
+    /// Fuel of one call [default: 100000000000]
+    #[arg(
+        long,
+        value_name = "UNITS",
+        env = "ORB_FUEL_MAX",
+        help_heading = "Ceilings: functions that ask for more are not seeded"
+    )]
+    pub(crate) fuel_max: Option<u64>,
+    /// Memory of one call [default: 256MiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "ORB_MEMORY_BYTES_MAX",
+        help_heading = "Ceilings: functions that ask for more are not seeded"
+    )]
+    pub(crate) memory_bytes_max: Option<ByteSize>,
+    /// Time of one call, in milliseconds [default: 60000]
+    #[arg(
+        long,
+        value_name = "MS",
+        env = "ORB_TIME_MS_MAX",
+        help_heading = "Ceilings: functions that ask for more are not seeded"
+    )]
+    pub(crate) time_ms_max: Option<u64>,
+    /// Input of one call [default: 64MiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "ORB_INPUT_BYTES_MAX",
+        help_heading = "Ceilings: functions that ask for more are not seeded"
+    )]
+    pub(crate) input_bytes_max: Option<ByteSize>,
+    /// Answer of one call [default: 64MiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "ORB_OUTPUT_BYTES_MAX",
+        help_heading = "Ceilings: functions that ask for more are not seeded"
+    )]
+    pub(crate) output_bytes_max: Option<ByteSize>,
+    /// Log of one call [default: 1MiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "ORB_LOG_BYTES_MAX",
+        help_heading = "Ceilings: functions that ask for more are not seeded"
+    )]
+    pub(crate) log_bytes_max: Option<ByteSize>,
+    /// Who operates this host: replicas are spread over operators
+    #[arg(long, value_name = "TEXT", env = "ORB_OPERATOR", help_heading = "Policy")]
+    pub(crate) operator: Option<String>,
+    /// The invitation to show to the super nodes
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "ORB_INVITE",
+        hide_env_values = true,
+        help_heading = "Policy"
+    )]
+    pub(crate) invite: Option<String>,
+    /// Seed only this owner's functions (repeatable, or comma-separated)
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "ORB_ALLOW",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    #[serde(deserialize_with = "ids")]
+    pub(crate) allow: Vec<OwnerId>,
+    /// Never seed this owner's functions (repeatable, or comma-separated)
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "ORB_DENY",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    #[serde(deserialize_with = "ids")]
+    pub(crate) deny: Vec<OwnerId>,
+    /// Seed nothing, and say in the log what would be seeded
+    #[arg(long, value_name = "BOOL", env = "ORB_DRY_RUN", num_args = 0..=1, default_missing_value = "true", help_heading = "Policy")]
+    pub(crate) dry_run: Option<bool>,
+}
+
+impl NodeLayer {
+    /// These settings, and the lower layer's where this one says nothing.
+    #[must_use]
+    pub(crate) fn over(self, lower: Self) -> Self {
+        Self {
+            supers: either(self.supers, lower.supers),
+            data: self.data.or(lower.data),
+            capacity: self.capacity.or(lower.capacity),
+            queue_max: self.queue_max.or(lower.queue_max),
+            disk_bytes_max: self.disk_bytes_max.or(lower.disk_bytes_max),
+            artifact_bytes_max: self.artifact_bytes_max.or(lower.artifact_bytes_max),
+            fuel_max: self.fuel_max.or(lower.fuel_max),
+            memory_bytes_max: self.memory_bytes_max.or(lower.memory_bytes_max),
+            time_ms_max: self.time_ms_max.or(lower.time_ms_max),
+            input_bytes_max: self.input_bytes_max.or(lower.input_bytes_max),
+            output_bytes_max: self.output_bytes_max.or(lower.output_bytes_max),
+            log_bytes_max: self.log_bytes_max.or(lower.log_bytes_max),
+            operator: self.operator.or(lower.operator),
+            invite: self.invite.or(lower.invite),
+            allow: either(self.allow, lower.allow),
+            deny: either(self.deny, lower.deny),
+            dry_run: self.dry_run.or(lower.dry_run),
+        }
+    }
+
+    /// Fills in the defaults.
+    ///
+    /// # Errors
+    /// Something that has no default is missing, or two settings contradict each other.
+    pub(crate) fn resolve(self) -> Result<NodeConfig, Failure> {
+        let ceiling = self.ceiling();
+        if self.supers.is_empty() {
+            let help = "it is in the file `address` of the super node's data folder";
+            return Err(missing("--super NODEID@HOST:PORT", "ORB_SUPER", help));
+        }
+        let help = "it holds the node's key and the functions that it seeds";
+        let data = self.data.ok_or_else(|| missing("--data DIR", "ORB_DATA", help))?;
+        if let Some(owner) = self.allow.iter().find(|owner| self.deny.contains(owner)) {
+            return Err(Failure::config(format!(
+                "the owner {owner} is both allowed and denied"
+            )));
+        }
+        let capacity = self.capacity.unwrap_or_else(default_capacity);
+        if capacity == 0 {
+            return Err(Failure::config("a capacity of 0 runs nothing: give at least 1"));
+        }
+        Ok(NodeConfig {
+            supers: self.supers,
+            data,
+            capacity,
+            // At a few milliseconds a call this is well under a second of waiting.
+            queue_max: self.queue_max.unwrap_or(capacity.saturating_mul(16)),
+            ceiling,
+            artifact_bytes_max: self.artifact_bytes_max.map_or(32 << 20, |size| size.0),
+            disk_bytes_max: self.disk_bytes_max.map_or(4 << 30, |size| size.0),
+            operator: self.operator.unwrap_or_default(),
+            invite: self.invite.unwrap_or_default(),
+            allow: self.allow,
+            deny: self.deny,
+            dry_run: self.dry_run.unwrap_or(false),
+        })
+    }
+
+    /// Several times what a function gets that asks for nothing special.
+    fn ceiling(&self) -> Limits {
+        let bytes = |size: Option<ByteSize>, default| size.map_or(default, |size| size.0);
+        Limits {
+            fuel: self.fuel_max.unwrap_or(100_000_000_000),
+            memory_bytes: bytes(self.memory_bytes_max, 256 << 20),
+            time_ms: self.time_ms_max.unwrap_or(60_000),
+            input_bytes: bytes(self.input_bytes_max, 64 << 20),
+            output_bytes: bytes(self.output_bytes_max, 64 << 20),
+            log_bytes: bytes(self.log_bytes_max, 1 << 20),
+        }
+    }
+}
+
+/// Guests wait now and then, so there are more of them than cores; a guess until it is measured.
+fn default_capacity() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores).unwrap_or(1).saturating_mul(4)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+mod tests {
+    use orb_protocol::id::NodeId;
+    use orb_protocol::key::OwnerKey;
+
+    use super::*;
+    use crate::config::parse;
+
+    fn base() -> String {
+        let node = NodeId::from_bytes([1; 32]);
+        format!("super = [\"{node}@127.0.0.1:1\"]\ndata = \"d\"\n")
+    }
+
+    fn resolve(text: &str) -> Result<NodeConfig, Failure> {
+        parse::<NodeLayer>("node.toml", &(base() + text))
+            .unwrap()
+            .resolve()
+    }
+
+    #[test]
+    fn defaults_are_above_what_an_ordinary_function_asks_for() {
+        let config = resolve("").unwrap();
+        assert_eq!(Limits::default().above(&config.ceiling), None);
+        assert!(config.capacity >= 4);
+        assert!(!config.dry_run);
+    }
+
+    #[test]
+    fn a_file_sets_everything_and_a_flag_wins() {
+        let file: NodeLayer = parse(
+            "node.toml",
+            &(base() + "capacity = 2\nmemory_bytes_max = \"1GiB\"\ndry_run = true"),
+        )
+        .unwrap();
+        let flags = NodeLayer {
+            capacity: Some(3),
+            ..NodeLayer::default()
+        };
+        let config = flags.over(file).resolve().unwrap();
+        assert_eq!((config.capacity, config.queue_max), (3, 48));
+        assert_eq!(config.ceiling.memory_bytes, 1 << 30);
+        assert!(config.dry_run);
+    }
+
+    #[test]
+    fn contradictions_and_gaps_are_named() {
+        let owner = OwnerKey::from_seed([1; 32]).id();
+        let both = format!("allow = [\"{owner}\"]\ndeny = [\"{owner}\"]");
+        assert!(
+            resolve(&both)
+                .unwrap_err()
+                .message
+                .contains("both allowed and denied")
+        );
+        assert!(
+            resolve("capacity = 0")
+                .unwrap_err()
+                .message
+                .contains("at least 1")
+        );
+        assert!(
+            NodeLayer::default()
+                .resolve()
+                .unwrap_err()
+                .message
+                .contains("--super")
+        );
+        let error = parse::<NodeLayer>("node.toml", "\n\nfuel = 1")
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("node.toml:3: unknown key `fuel`"), "{error}");
+    }
+}
