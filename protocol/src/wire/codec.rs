@@ -60,16 +60,16 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
         Err(bincode::error::DecodeError::LimitExceeded) => Err(DecodeError::TooLong {
             limit: MESSAGE_LEN_MAX,
         }),
-        Err(bincode::error::DecodeError::OtherString(text)) => Err(nested(text)),
+        Err(bincode::error::DecodeError::OtherString(text)) => Err(nested(&text)),
         Err(error) => Err(DecodeError::Malformed(error.to_string())),
     }
 }
 
 /// The error of a message inside the message: serde passes errors on as text only.
-fn nested(text: String) -> DecodeError {
+fn nested(text: &str) -> DecodeError {
     let critical = text.strip_prefix(CRITICAL_PREFIX).and_then(|rest| rest.get(..4));
     match critical.and_then(|kind| u16::from_str_radix(kind, 16).ok()) {
         Some(kind) => DecodeError::CriticalExtension(kind),
-        None => DecodeError::Malformed(text.strip_prefix(MALFORMED_PREFIX).unwrap_or(&text).to_owned()),
+        None => DecodeError::Malformed(text.strip_prefix(MALFORMED_PREFIX).unwrap_or(text).to_owned()),
     }
 }
