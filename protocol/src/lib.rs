@@ -28,6 +28,7 @@ pub mod wire;
 #[cfg(feature = "quic")]
 pub mod client;
 #[cfg(feature = "quic")]
+#[expect(clippy::disallowed_methods, reason = "I/O: draws new keys")]
 pub mod keyfile;
 
 #[cfg(test)]
