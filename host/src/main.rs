@@ -5,6 +5,7 @@
 //! - [`builder`]: source to Wasm.
 //! - [`demo`]: a small network in child processes, put through the main job.
 //! - [`output`], [`failure`]: what commands print, and how they fail.
+//! - [`store`]: what daemons keep: data folder, artifacts, manifests.
 //!
 //! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb=debug`).
 
@@ -12,6 +13,8 @@ mod cli;
 mod config;
 mod failure;
 mod shutdown;
+#[expect(dead_code, reason = "the daemons that use it are yet to come")]
+mod store;
 
 use std::process::ExitCode;
 

@@ -248,14 +248,10 @@ impl<'a> Module<'a> {
                 .map_err(|error| invalid(wasm, &error))?;
             if let wasmparser::ValidPayload::Func(function, body) = valid {
                 let mut function = function.into_validator(allocations);
-                function
-                    .validate(&body)
-                    .map_err(|error| invalid(wasm, &error))?;
+                function.validate(&body).map_err(|error| invalid(wasm, &error))?;
                 allocations = function.into_allocations();
             }
-            module
-                .note(payload)
-                .map_err(|error| invalid(wasm, &error))?;
+            module.note(payload).map_err(|error| invalid(wasm, &error))?;
         }
         Ok(module)
     }
@@ -314,8 +310,7 @@ impl<'a> Module<'a> {
         };
         let fits = match ty {
             TypeRef::Func(index) => self.types.get(index as usize).is_some_and(|ty| {
-                signatures::matches(parameters, ty.params())
-                    && signatures::matches(results, ty.results())
+                signatures::matches(parameters, ty.params()) && signatures::matches(results, ty.results())
             }),
             _ => false,
         };
@@ -366,20 +361,14 @@ fn check_size(payload: &Payload<'_>, limits: &AdmissionLimits) -> Result<(), Adm
         Payload::FunctionSection(functions) => {
             at_most("functions", functions.count().into(), limits.functions)
         }
-        Payload::GlobalSection(globals) => {
-            at_most("globals", globals.count().into(), limits.globals)
-        }
+        Payload::GlobalSection(globals) => at_most("globals", globals.count().into(), limits.globals),
         Payload::CodeSectionEntry(body) => {
             let bytes = body.range().len() as u64;
             at_most("bytes in one function", bytes, limits.function_bytes)
         }
         Payload::TableSection(tables) => {
             tables.clone().into_iter().flatten().try_for_each(|table| {
-                at_most(
-                    "elements in one table",
-                    table.ty.initial,
-                    limits.table_elements,
-                )
+                at_most("elements in one table", table.ty.initial, limits.table_elements)
             })
         }
         _ => Ok(()),

@@ -142,9 +142,9 @@ impl EngineExports {
     /// Finds them. Errors if the module lacks one.
     pub fn resolve(module: &Module) -> Result<Self, wasmtime::Error> {
         let find = |name: &str| {
-            module.get_export_index(name).ok_or_else(|| {
-                wasmtime::Error::msg(format!("the JavaScript engine has no export `{name}`"))
-            })
+            module
+                .get_export_index(name)
+                .ok_or_else(|| wasmtime::Error::msg(format!("the JavaScript engine has no export `{name}`")))
         };
         Ok(Self {
             memory: find("memory")?,
@@ -231,13 +231,9 @@ impl EngineInstance {
             }),
             (1, _) => match serde_json::from_slice(&bytes) {
                 Ok(error) => Err(CompileError::Syntax(error)),
-                Err(_) => Err(CompileError::Engine(broken(
-                    "its syntax error can't be read",
-                ))),
+                Err(_) => Err(CompileError::Engine(broken("its syntax error can't be read"))),
             },
-            _ => Err(CompileError::Engine(broken(
-                "unknown status of a compilation",
-            ))),
+            _ => Err(CompileError::Engine(broken("unknown status of a compilation"))),
         }
     }
 
@@ -249,10 +245,7 @@ impl EngineInstance {
         request: RunRequest<'_>,
     ) -> Result<RunOutcome, wasmtime::Error> {
         let [code, context, input] = self
-            .write(
-                store,
-                [request.bytecode, request.context_json, request.input],
-            )
+            .write(store, [request.bytecode, request.context_json, request.input])
             .await?;
         let params = (code.0, code.1, context.0, context.1, input.0, input.1);
         let area = self.run.call_async(&mut *store, params).await?;
@@ -296,12 +289,9 @@ impl EngineInstance {
         parts: [&[u8]; N],
     ) -> Result<[(u32, u32); N], wasmtime::Error> {
         let total: usize = parts.iter().map(|part| part.len() + 1).sum();
-        let size = u32::try_from(total)
-            .map_err(|_| wasmtime::Error::msg("input and bytecode exceed 4 GiB"))?;
-        let base = self
-            .realloc
-            .call_async(&mut *store, (0, 0, 1, size))
-            .await?;
+        let size =
+            u32::try_from(total).map_err(|_| wasmtime::Error::msg("input and bytecode exceed 4 GiB"))?;
+        let base = self.realloc.call_async(&mut *store, (0, 0, 1, size)).await?;
         let end = base as usize + total;
         let area = self
             .memory
@@ -328,12 +318,7 @@ impl EngineInstance {
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or_else(|| broken("its reply is outside of its memory"))?;
         let word = |i: usize| {
-            u32::from_le_bytes([
-                bytes[i * 4],
-                bytes[i * 4 + 1],
-                bytes[i * 4 + 2],
-                bytes[i * 4 + 3],
-            ])
+            u32::from_le_bytes([bytes[i * 4], bytes[i * 4 + 1], bytes[i * 4 + 2], bytes[i * 4 + 3]])
         };
         Ok(Reply {
             status: word(0),

@@ -9,6 +9,6 @@
 pub mod abi;
 
 pub use abi::{
-    CallContext, CompileError, Compiled, EngineExports, EngineInstance, Kind, RunOutcome,
-    RunRequest, SyntaxError, Thrown,
+    CallContext, CompileError, Compiled, EngineExports, EngineInstance, Kind, RunOutcome, RunRequest,
+    SyntaxError, Thrown,
 };

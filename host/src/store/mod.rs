@@ -1,0 +1,25 @@
+//! What a daemon keeps: its data folder, artifacts, manifests.
+//!
+//! - [`datadir`]: the folder itself: one daemon at a time, format version, clean and unclean stops.
+//! - [`objects`]: artifacts as files named by their hash.
+//! - [`files`]: the file operations beneath.
+//!
+//! Everything here blocks: daemons call it through [`blocking`], never on a runtime's worker.
+
+pub(crate) mod datadir;
+pub(crate) mod files;
+pub(crate) mod objects;
+
+/// Runs something that blocks (files, the database) where it holds up nobody.
+///
+/// A panic in it goes on in the caller. It is not cancelled when the caller is.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Blocking tasks are cancelled only while the runtime ends, and then so are we.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
