@@ -23,6 +23,7 @@ pub mod name;
 pub mod placement;
 pub mod ranking;
 pub mod registry;
+pub mod relay;
 pub mod wire;
 
 #[cfg(feature = "quic")]
@@ -30,6 +31,9 @@ pub mod client;
 #[cfg(feature = "quic")]
 #[expect(clippy::disallowed_methods, reason = "I/O: draws new keys")]
 pub mod keyfile;
+#[cfg(feature = "quic")]
+#[expect(clippy::disallowed_methods, reason = "I/O: has sockets, timers and random tokens")]
+pub mod quic;
 
 #[cfg(test)]
 mod testing;

@@ -20,6 +20,4 @@ pub use bucket::TokenBucket;
 pub use header::{RELAY_HEADER_LEN, RelayHeader, RelayToken};
 pub use limits::RelayLimits;
 pub use stats::{RelayDrop, RelayStats};
-pub use table::{
-    Forward, LinkId, Opened, RelayBatch, RelayRefusal, RelayTable, SessionId, SessionTokens,
-};
+pub use table::{Forward, LinkId, Opened, RelayBatch, RelayRefusal, RelayTable, SessionId, SessionTokens};

@@ -16,6 +16,8 @@ pub enum RelayDrop {
     Malformed,
     /// The socket's send buffer was full.
     SendBlocked,
+    /// The network would not take it: larger than the next link carries, or no route.
+    SendFailed,
 }
 
 /// Counters since the start.
@@ -37,6 +39,8 @@ pub struct RelayStats {
     pub dropped_malformed: u64,
     /// Packets for which the socket had no room.
     pub dropped_send_blocked: u64,
+    /// Packets that the network would not take.
+    pub dropped_send_failed: u64,
     /// Sessions opened.
     pub sessions_opened: u64,
     /// Sessions asked for and refused.
@@ -58,6 +62,7 @@ impl RelayStats {
             RelayDrop::TooLarge => &mut self.dropped_too_large,
             RelayDrop::Malformed => &mut self.dropped_malformed,
             RelayDrop::SendBlocked => &mut self.dropped_send_blocked,
+            RelayDrop::SendFailed => &mut self.dropped_send_failed,
         };
         *counter += packets;
     }

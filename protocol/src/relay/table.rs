@@ -12,11 +12,12 @@
 //! A node may have several links, when several programs use one key: each has its own address and
 //! its own sessions. Rates and numbers are counted per node.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{RelayDrop, RelayLimits, RelayStats, RelayToken, TokenBucket};
+use crate::fault::{Fault, FaultKind};
 use crate::id::NodeId;
 
 /// One live connection of a node to the super node.
@@ -100,14 +101,28 @@ pub enum RelayRefusal {
     TokensTaken,
 }
 
+impl From<RelayRefusal> for Fault {
+    fn from(refusal: RelayRefusal) -> Self {
+        let kind = match refusal {
+            RelayRefusal::TargetNotConnected | RelayRefusal::TargetSilent => FaultKind::NoLiveHost,
+            RelayRefusal::CallerNotConnected | RelayRefusal::SelfTarget => FaultKind::Refused,
+            RelayRefusal::Full | RelayRefusal::CallerOverLimit | RelayRefusal::TargetOverLimit => {
+                FaultKind::Overloaded
+            }
+            RelayRefusal::TokensTaken => FaultKind::Internal,
+        };
+        Self::new(kind, refusal.to_string())
+    }
+}
+
 /// The state of a relay.
 #[derive(Debug)]
 pub struct RelayTable {
     limits: RelayLimits,
-    links: HashMap<LinkId, Link>,
-    nodes: HashMap<NodeId, Node>,
+    links: BTreeMap<LinkId, Link>,
+    nodes: BTreeMap<NodeId, Node>,
     sessions: BTreeMap<SessionId, Session>,
-    legs: HashMap<RelayToken, Leg>,
+    legs: BTreeMap<RelayToken, Leg>,
     next_id: u64,
     stats: RelayStats,
 }
@@ -117,7 +132,7 @@ struct Link {
     node: NodeId,
     addr: SocketAddr,
     src_ip: Option<IpAddr>,
-    sessions: HashSet<SessionId>,
+    sessions: BTreeSet<SessionId>,
 }
 
 #[derive(Debug)]
@@ -152,10 +167,10 @@ impl RelayTable {
     pub fn new(limits: RelayLimits) -> Self {
         Self {
             limits,
-            links: HashMap::new(),
-            nodes: HashMap::new(),
+            links: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            legs: HashMap::new(),
+            legs: BTreeMap::new(),
             next_id: 0,
             stats: RelayStats::default(),
         }
@@ -201,7 +216,7 @@ impl RelayTable {
             node,
             addr,
             src_ip,
-            sessions: HashSet::new(),
+            sessions: BTreeSet::new(),
         };
         self.links.insert(id, link);
         id
@@ -325,17 +340,11 @@ impl RelayTable {
         target: NodeId,
         tokens: SessionTokens,
     ) -> Result<LinkId, RelayRefusal> {
-        let link = self
-            .links
-            .get(&caller)
-            .ok_or(RelayRefusal::CallerNotConnected)?;
+        let link = self.links.get(&caller).ok_or(RelayRefusal::CallerNotConnected)?;
         if link.node == target {
             return Err(RelayRefusal::SelfTarget);
         }
-        let node = self
-            .nodes
-            .get(&target)
-            .ok_or(RelayRefusal::TargetNotConnected)?;
+        let node = self.nodes.get(&target).ok_or(RelayRefusal::TargetNotConnected)?;
         let newest = node.links.last().ok_or(RelayRefusal::TargetNotConnected)?;
         let calls_out = self.nodes.get(&link.node).map_or(0, |n| n.calls_out);
         if self.sessions.len() >= self.limits.sessions {
@@ -357,13 +366,7 @@ impl RelayTable {
             || self.legs.contains_key(&tokens.target)
     }
 
-    fn insert(
-        &mut self,
-        caller: LinkId,
-        target: LinkId,
-        tokens: SessionTokens,
-        now: Duration,
-    ) -> Opened {
+    fn insert(&mut self, caller: LinkId, target: LinkId, tokens: SessionTokens, now: Duration) -> Opened {
         let session = SessionId(self.take_id());
         let leg = |from, to, to_token| Leg {
             session,
@@ -403,10 +406,7 @@ impl RelayTable {
         if batch.datagram_bytes > self.limits.datagram_bytes {
             return Err(RelayDrop::TooLarge);
         }
-        let sender = self
-            .nodes
-            .get_mut(&from.node)
-            .ok_or(RelayDrop::UnknownToken)?;
+        let sender = self.nodes.get_mut(&from.node).ok_or(RelayDrop::UnknownToken)?;
         let piece = batch.datagram_bytes as u64;
         let datagrams = sender.bucket.take_pieces(batch.datagrams, piece, now);
         if datagrams == 0 {
@@ -442,9 +442,7 @@ impl RelayTable {
                 link.sessions.remove(&id);
             }
         }
-        self.count_calls(session.caller, session.target, |calls| {
-            calls.saturating_sub(1)
-        });
+        self.count_calls(session.caller, session.target, |calls| calls.saturating_sub(1));
         true
     }
 
