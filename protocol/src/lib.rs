@@ -27,12 +27,20 @@ pub mod relay;
 pub mod wire;
 
 #[cfg(feature = "quic")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "I/O: has timers, tasks and caches, and draws request ids"
+)]
 pub mod client;
 #[cfg(feature = "quic")]
 #[expect(clippy::disallowed_methods, reason = "I/O: draws new keys")]
 pub mod keyfile;
 #[cfg(feature = "quic")]
-#[expect(clippy::disallowed_methods, reason = "I/O: has sockets, timers and random tokens")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "I/O: has sockets, timers and random tokens"
+)]
 pub mod quic;
 
 #[cfg(test)]

@@ -1,30 +1,15 @@
-//! Connecting to super nodes.
+//! Connecting.
 
-use crate::id::NodeId;
-use crate::key::{NodeKey, OwnerKey};
+use std::sync::Arc;
 
 use super::error::ClientError;
-
-/// Where a super node is, and who it must be.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SuperAddr {
-    /// Who it must be.
-    pub node: NodeId,
-    /// Where it is: a name or an address, and a port.
-    pub host: String,
-}
-
-impl std::str::FromStr for SuperAddr {
-    type Err = crate::id::IdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (node, host) = text.split_once('@').ok_or(crate::id::IdError::Alphabet)?;
-        Ok(Self {
-            node: node.parse()?,
-            host: host.to_owned(),
-        })
-    }
-}
+use super::hosts::Hosts;
+use super::memory::Memory;
+use super::uplink::{SUPER_NODES_MAX, Uplink};
+use super::{Client, Inner, random};
+use crate::fault::{Fault, FaultKind};
+use crate::key::{NodeKey, OwnerKey};
+use crate::quic::{Endpoint, EndpointConfig, SuperAddr};
 
 /// What a [`Client`] is made from.
 #[derive(Debug, Default)]
@@ -32,17 +17,19 @@ pub struct ClientBuilder {
     super_nodes: Vec<SuperAddr>,
     node_key: Option<NodeKey>,
     owner_key: Option<OwnerKey>,
+    endpoint: Option<Endpoint>,
 }
 
 impl ClientBuilder {
-    /// The super nodes to use: the first that answers is kept. Needed.
+    /// The super nodes to use: the first that answers is kept. At least one is needed.
     #[must_use]
     pub fn super_nodes(mut self, addresses: Vec<SuperAddr>) -> Self {
         self.super_nodes = addresses;
         self
     }
 
-    /// The key that proves who this node is. Default: a new one for each client.
+    /// The key that proves who this client is. Default: a new one for each client, which is what
+    /// programs want that may run several times at once: a node's newer connection replaces its older.
     #[must_use]
     pub fn node_key(mut self, key: NodeKey) -> Self {
         self.node_key = Some(key);
@@ -56,25 +43,57 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to the first super node that answers.
+    /// Uses an endpoint that is there already, and its node's key. Default: one of its own, on any
+    /// free port.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoint = Some(endpoint);
+        self
+    }
+
+    /// Connects to the first super node that answers. Must be called inside a Tokio runtime.
     ///
     /// # Errors
-    /// [`FaultKind::NoLiveHost`](crate::fault::FaultKind::NoLiveHost) naming each address and why it
-    /// failed; `Unverified` or `VersionMismatch` if that is why all of them did.
+    /// [`FaultKind::NoLiveHost`] naming each address and why it failed; [`FaultKind::Unverified`] or
+    /// [`FaultKind::VersionMismatch`] if that is why all of them did.
     pub async fn connect(self) -> Result<Client, ClientError> {
-        std::future::ready(Err(super::pending())).await
+        check_super_nodes(&self.super_nodes)?;
+        let endpoint = match self.endpoint {
+            Some(endpoint) => endpoint,
+            None => bind(self.node_key)?,
+        };
+        let inner = Inner {
+            uplink: Uplink::new(endpoint.clone(), self.super_nodes),
+            hosts: Hosts::new(endpoint.clone()),
+            memory: Memory::default(),
+            owner_key: self.owner_key,
+            endpoint,
+        };
+        inner.uplink.connection().await?;
+        Ok(Client(Arc::new(inner)))
     }
 }
 
-/// The connection to the network. Clones share it; it ends with the last of them.
-#[derive(Debug, Clone)]
-pub struct Client {
-    _private: (),
+fn check_super_nodes(addresses: &[SuperAddr]) -> Result<(), Fault> {
+    if addresses.is_empty() {
+        return Err(Fault::new(FaultKind::NoLiveHost, "no super node is named")
+            .help("name one or more, written NODEID@HOST:PORT"));
+    }
+    if addresses.len() > SUPER_NODES_MAX {
+        let message = format!(
+            "{} super nodes are named, and at most {SUPER_NODES_MAX} are used",
+            addresses.len()
+        );
+        return Err(Fault::new(FaultKind::InputInvalid, message).help("name fewer"));
+    }
+    Ok(())
 }
 
-impl Client {
-    /// Begins to describe a client.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
-    }
+fn bind(key: Option<NodeKey>) -> Result<Endpoint, Fault> {
+    let key = match key {
+        Some(key) => key,
+        None => NodeKey::from_seed(random::bytes()?),
+    };
+    Endpoint::bind(EndpointConfig::client(key))
+        .map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))
 }

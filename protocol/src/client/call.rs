@@ -6,8 +6,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::builder::Client;
+use super::Client;
+use super::body::{Input, Output};
+use super::dispatch::dispatch;
 use super::error::CallError;
+use crate::fault::{Fault, FaultKind};
 use crate::id::{FunctionId, NodeId, RequestId};
 use crate::manifest::Version;
 use crate::wire::call::TraceContext;
@@ -116,14 +119,13 @@ impl Client {
         input: Bytes,
         options: CallOptions,
     ) -> Result<Answer, CallError> {
-        let _ = (function, input);
-        std::future::ready(Err(CallError {
-            fault: super::pending().fault,
-            request: options.request.unwrap_or(RequestId::from_bytes([0; 16])),
-            attempts: Vec::new(),
-            may_have_run: false,
-        }))
-        .await
+        let mut input = Input::Whole(input);
+        let mut output = Output::collect(options.answer_bytes_max);
+        let report = dispatch(&self.0, function, &options, &mut input, &mut output).await?;
+        Ok(Answer {
+            output: output.into_collected(),
+            report,
+        })
     }
 
     /// Calls a function with JSON, and takes JSON.
@@ -137,17 +139,37 @@ impl Client {
         input: &I,
         options: CallOptions,
     ) -> Result<JsonAnswer<O>, CallError> {
-        let input = serde_json::to_vec(input).unwrap_or_default();
-        let answer = self.call(function, input.into(), options).await?;
-        let output = serde_json::from_slice(&answer.output).map_err(|_| CallError {
-            fault: super::pending().fault,
-            request: answer.report.request,
-            attempts: Vec::new(),
-            may_have_run: true,
-        })?;
-        Ok(JsonAnswer {
-            output,
-            report: answer.report,
-        })
+        let input = serde_json::to_vec(input).map_err(|error| no_json(&options, &error))?;
+        let Answer { output, report } = self.call(function, input.into(), options).await?;
+        match serde_json::from_slice(&output) {
+            Ok(output) => Ok(JsonAnswer { output, report }),
+            Err(error) => Err(other_json(report, &error)),
+        }
+    }
+}
+
+fn no_json(options: &CallOptions, error: &serde_json::Error) -> CallError {
+    CallError {
+        fault: Fault::new(
+            FaultKind::InputInvalid,
+            format!("the input has no JSON form: {error}"),
+        ),
+        request: options.request.unwrap_or(RequestId::from_bytes([0; 16])),
+        attempts: Vec::new(),
+        may_have_run: false,
+        report: None,
+    }
+}
+
+fn other_json(report: CallReport, error: &serde_json::Error) -> CallError {
+    CallError {
+        fault: Fault::new(
+            FaultKind::BadOutput,
+            format!("the answer is not the JSON that was expected: {error}"),
+        ),
+        request: report.request,
+        attempts: Vec::new(),
+        may_have_run: true,
+        report: Some(Box::new(report)),
     }
 }

@@ -2,13 +2,20 @@
 
 use bytes::Bytes;
 
-use super::builder::Client;
 use super::error::ClientError;
-use super::pending;
-use crate::id::NodeId;
+use super::{Client, Revision, random};
+use crate::fault::{Fault, FaultKind};
+use crate::head::SignedHead;
+use crate::id::{ArtifactHash, FunctionId, NodeId};
 use crate::key::OwnerKey;
-use crate::manifest::{Publish, Verified};
+use crate::manifest::{
+    Action, Decommission, GENERATION_MAX, Manifest, ManifestError, Publish, REVISION_MAX, Verified, Version,
+};
 use crate::name::Name;
+use crate::wire::extension::Extensions;
+
+/// How often a revision is numbered anew because another device took its number meanwhile.
+const NUMBERINGS_MAX: usize = 4;
 
 /// What the next revision of a function is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +39,16 @@ pub struct Deployed {
     pub note: String,
 }
 
+/// What an owner wants to be signed and stored, whatever its number will be.
+struct Intent<'a> {
+    key: &'a OwnerKey,
+    name: &'a Name,
+    action: Action,
+    message: String,
+    artifact: Option<Bytes>,
+    resurrect: bool,
+}
+
 impl Client {
     /// Publishes the next revision of the key's function. If another device takes its number at the
     /// same time, the one after that is taken.
@@ -46,12 +63,28 @@ impl Client {
         artifact: Bytes,
         resurrect: bool,
     ) -> Result<Deployed, ClientError> {
-        let _ = (key, draft, artifact, resurrect);
-        std::future::ready(Err(pending())).await
+        let Draft {
+            name,
+            mut publish,
+            message,
+        } = draft;
+        publish.artifact = ArtifactHash::of(&artifact);
+        publish.artifact_bytes = artifact.len() as u64;
+        let live = self.live(FunctionId::derive(&key.id(), &name)).await?;
+        let intent = Intent {
+            key,
+            name: &name,
+            action: publish.into(),
+            message,
+            artifact: Some(artifact),
+            resurrect,
+        };
+        self.carry_out(&intent, live).await
     }
 
     /// Publishes an older revision's content as the next revision. Without `to`: that of the highest
-    /// lower revision whose artifact differs from the live one.
+    /// lower revision whose artifact differs from the live one. `kept` is asked for the artifact if
+    /// the super node does not have it any more.
     ///
     /// # Errors
     /// `NotFound` if there is no such revision or its artifact is gone, and as [`Client::deploy`].
@@ -60,9 +93,21 @@ impl Client {
         key: &OwnerKey,
         name: &Name,
         to: Option<u64>,
+        kept: impl FnOnce(&ArtifactHash) -> Option<Bytes>,
     ) -> Result<Deployed, ClientError> {
-        let _ = (key, name, to);
-        std::future::ready(Err(pending())).await
+        let revisions = self.versions(FunctionId::derive(&key.id(), name)).await?;
+        let live = newest(&revisions).cloned();
+        let (version, publish) = choose(&revisions, name, to)?;
+        let artifact = kept(&publish.artifact).filter(|bytes| ArtifactHash::of(bytes) == publish.artifact);
+        let intent = Intent {
+            key,
+            name,
+            action: publish.clone().into(),
+            message: format!("roll back to revision {}", version.revision),
+            artifact,
+            resurrect: false,
+        };
+        self.carry_out(&intent, live).await
     }
 
     /// Ends a function.
@@ -75,7 +120,172 @@ impl Client {
         name: &Name,
         message: String,
     ) -> Result<Deployed, ClientError> {
-        let _ = (key, name, message);
-        std::future::ready(Err(pending())).await
+        let live = self.live(FunctionId::derive(&key.id(), name)).await?;
+        if live.is_none() {
+            return Err(not_found(name).into());
+        }
+        let action = Decommission::default().into();
+        let intent = Intent {
+            key,
+            name,
+            action,
+            message,
+            artifact: None,
+            resurrect: false,
+        };
+        self.carry_out(&intent, live).await
     }
+
+    /// Signs and hands in, with the number after the live revision's.
+    async fn carry_out(
+        &self,
+        intent: &Intent<'_>,
+        mut live: Option<Verified>,
+    ) -> Result<Deployed, ClientError> {
+        let mut numberings = 0;
+        loop {
+            let manifest = intent.sign(live.as_ref())?;
+            let function = manifest.function();
+            let head = SignedHead::sign(intent.key, &manifest);
+            let published = self
+                .publish(manifest.signed().clone(), head, intent.artifact.clone())
+                .await;
+            numberings += 1;
+            // The super node refuses, or takes without effect, what is not newer than what it has.
+            if numberings < NUMBERINGS_MAX
+                && published
+                    .as_ref()
+                    .map_or(true, |p| p.version != manifest.version())
+            {
+                let now = self.live(function).await?;
+                if now.as_ref().is_some_and(|now| now.rank() > manifest.rank()) {
+                    live = now;
+                    continue;
+                }
+            }
+            let published = published?;
+            self.0.memory.saw(function, manifest.version());
+            self.0.memory.forget_resolution(&function);
+            return Ok(Deployed {
+                manifest,
+                assigned: published.assigned,
+                note: published.note,
+            });
+        }
+    }
+
+    /// The live revision or tombstone of a function, if it was ever published.
+    async fn live(&self, function: FunctionId) -> Result<Option<Verified>, ClientError> {
+        match self.0.versions_page(function, None).await {
+            Ok((revisions, _)) => Ok(newest(&revisions).cloned()),
+            Err(fault) if fault.kind == FaultKind::NotFound => Ok(None),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+}
+
+impl Intent<'_> {
+    fn sign(&self, live: Option<&Verified>) -> Result<Verified, Fault> {
+        let version = self.next_version(live)?;
+        let manifest = Manifest {
+            owner: self.key.id(),
+            name: self.name.clone(),
+            version,
+            parent: live.map(Verified::hash),
+            action: self.action.clone(),
+            message: self.message.clone(),
+            time_ms: random::now_ms(),
+            extensions: Extensions::none(),
+        };
+        manifest
+            .sign(self.key)
+            .and_then(|signed| signed.verify())
+            .map_err(|error| out_of_bounds(&error))
+    }
+
+    fn next_version(&self, live: Option<&Verified>) -> Result<Version, Fault> {
+        let Some(live) = live else {
+            return Ok(Version {
+                generation: 0,
+                revision: 1,
+            });
+        };
+        let Version { generation, revision } = live.version();
+        let next = match live.is_tombstone() {
+            false => Version {
+                generation,
+                revision: revision + 1,
+            },
+            true if self.resurrect => Version {
+                generation: generation + 1,
+                revision: 1,
+            },
+            true => return Err(decommissioned(self.name)),
+        };
+        if next.revision > REVISION_MAX || next.generation > GENERATION_MAX {
+            return Err(Fault::new(
+                FaultKind::InputInvalid,
+                "the function has no numbers left for revisions",
+            )
+            .help("publish it under another name"));
+        }
+        Ok(next)
+    }
+}
+
+/// The revision that counts: a tombstone beats every other of its generation.
+fn newest(revisions: &[Revision]) -> Option<&Verified> {
+    revisions
+        .iter()
+        .map(|revision| &revision.manifest)
+        .max_by_key(|manifest| manifest.rank())
+}
+
+/// The revision to roll back to.
+fn choose<'a>(
+    revisions: &'a [Revision],
+    name: &Name,
+    to: Option<u64>,
+) -> Result<(Version, &'a Publish), Fault> {
+    let live = newest(revisions).ok_or_else(|| not_found(name))?;
+    let Some(current) = live.publish() else {
+        return Err(decommissioned(name));
+    };
+    let lower = revisions
+        .iter()
+        .map(|revision| &revision.manifest)
+        .filter(|m| m.version().generation == live.version().generation && m.version() <= live.version())
+        .filter_map(|m| Some((m.version(), m.publish()?)));
+    let chosen = match to {
+        Some(to) => lower.into_iter().find(|(version, _)| version.revision == to),
+        None => lower
+            .filter(|(version, publish)| *version < live.version() && publish.artifact != current.artifact)
+            .max_by_key(|(version, _)| *version),
+    };
+    chosen.ok_or_else(|| no_revision(name, to))
+}
+
+fn not_found(name: &Name) -> Fault {
+    Fault::new(FaultKind::NotFound, format!("this owner has no function {name}"))
+        .help("`orb list` shows your functions")
+}
+
+fn decommissioned(name: &Name) -> Fault {
+    Fault::new(
+        FaultKind::Decommissioned,
+        format!("the function {name} was decommissioned"),
+    )
+    .help("`orb deploy --resurrect` publishes it again, as a new generation")
+}
+
+fn no_revision(name: &Name, to: Option<u64>) -> Fault {
+    let message = match to {
+        Some(to) => format!("the function {name} has no revision {to} to go back to"),
+        None => format!("the function {name} has no earlier revision with another artifact"),
+    };
+    Fault::new(FaultKind::NotFound, message).help(format!("`orb versions {name}` shows them"))
+}
+
+fn out_of_bounds(error: &ManifestError) -> Fault {
+    Fault::new(FaultKind::InputInvalid, error.to_string()).help("change it in orb.toml")
 }

@@ -7,36 +7,99 @@
 //! ```no_run
 //! use orb_protocol::client::{CallOptions, Client};
 //! use orb_protocol::id::FunctionId;
+//! use serde_json::{Value, json};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::builder().super_nodes(vec!["NODEID@203.0.113.7:4433".parse()?]).connect().await?;
 //! let function = FunctionId::derive(&"OWNER".parse()?, &"hello".parse()?);
-//! let input = serde_json::json!({ "name": "world" });
-//! let answer = client.call_json::<_, serde_json::Value>(function, &input, CallOptions::default()).await?;
+//! let input = json!({ "name": "world" });
+//! let answer = client.call_json::<_, Value>(function, &input, CallOptions::default()).await?;
 //! println!("{} from {}", answer.output, answer.report.host);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! - [`builder`]: connecting. [`directory`]: what super nodes are asked. [`deploy`]: revisions.
-//! - [`call`]: one call, its options, its answer. [`stream`]: the same with streamed bodies.
-//! - [`error`]: how it all can fail.
+//! What is here: [`ClientBuilder`] connects. `directory` asks super nodes, `deploy` makes revisions.
+//! `call` is one call with its options and its answer, `stream` the same with streamed bodies; below
+//! them `dispatch` goes from host to host, `failover` decides when it may, and `attempt` is one
+//! exchange with one host, and `verdict` says what went wrong. `uplink` and `hosts` keep connections, `memory` what was learnt.
 
-pub mod builder;
-pub mod call;
-pub mod deploy;
-pub mod directory;
-pub mod error;
-pub mod stream;
+mod attempt;
+mod body;
+mod builder;
+mod call;
+mod deploy;
+mod directory;
+mod dispatch;
+mod error;
+mod exchange;
+mod failover;
+mod hosts;
+mod memory;
+mod random;
+mod slot;
+mod stream;
+mod uplink;
+mod verdict;
 
-pub use builder::{Client, ClientBuilder, SuperAddr};
-pub use call::{Answer, CallOptions, CallReport, CallTimes, JsonAnswer};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::id::{NodeId, OwnerId};
+use crate::key::OwnerKey;
+use crate::quic::Endpoint;
+
+pub use builder::ClientBuilder;
+pub use call::{
+    ANSWER_BYTES_MAX_DEFAULT, Answer, CallOptions, CallReport, CallTimes, JsonAnswer, TIMEOUT_DEFAULT,
+};
 pub use deploy::{Deployed, Draft};
 pub use directory::{Inspection, Listing, Resolution, Revision};
 pub use error::{CallError, ClientError, FailedAttempt};
 pub use stream::{CallInput, CallOutput, CallStream};
 
-fn pending() -> ClientError {
-    use crate::fault::{Fault, FaultKind};
-    Fault::new(FaultKind::Internal, "the client does not connect yet").into()
+pub use crate::quic::SuperAddr;
+
+/// The connection to the network. Clones share it; it ends with the last of them.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    endpoint: Endpoint,
+    uplink: uplink::Uplink,
+    hosts: hosts::Hosts,
+    memory: memory::Memory,
+    owner_key: Option<OwnerKey>,
+}
+
+impl Client {
+    /// Begins to describe a client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Who this client is on the network.
+    pub fn node_id(&self) -> NodeId {
+        self.0.endpoint.node_id()
+    }
+
+    /// On whose authority it calls functions that are not public.
+    pub fn owner_id(&self) -> Option<OwnerId> {
+        self.0.owner_key.as_ref().map(OwnerKey::id)
+    }
+
+    /// Ends all connections and waits until the peers have been told. Without it a program that exits
+    /// leaves them to find out by themselves. Calls that still run are cancelled.
+    pub async fn close(self) {
+        self.0.endpoint.close(exchange::CODE_DONE, "done");
+        self.0.endpoint.wait_idle().await;
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("node_id", &self.node_id())
+            .finish_non_exhaustive()
+    }
 }

@@ -120,6 +120,11 @@ impl Reply {
         }
     }
 
+    /// Whether it says that something went wrong.
+    pub fn is_fault(&self) -> bool {
+        self.fault.is_some()
+    }
+
     /// The answer, or the fault.
     ///
     /// # Errors

@@ -1,0 +1,373 @@
+//! One call, from host to host until one answers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::attempt::{Attempt, Outcome, Progress};
+use super::body::{Input, Output};
+use super::call::{CallOptions, CallReport, CallTimes};
+use super::directory::Resolution;
+use super::error::{Broken, CallError, FailedAttempt};
+use super::failover::{Circumstances, Failure, Next, Stage};
+use super::hosts::HostConnection;
+use super::{Inner, random, verdict};
+use crate::fault::{Fault, FaultKind, Party};
+use crate::id::{FunctionId, NodeId, RequestId};
+use crate::manifest::{Publish, Version};
+use crate::wire::call::{Attach, Call};
+use crate::wire::extension::Extensions;
+
+/// Hosts that one call is tried at, one host twice counted twice: each that fails may cost seconds.
+const ATTEMPTS_MAX: usize = 6;
+/// How often the super node is asked who can answer: a host that could not be reached is tried again
+/// in the second round, if it is still said to live.
+const ROUNDS: usize = 2;
+/// What is waited before each attach: a host whose network changes or whose super node restarts is
+/// back within a second or two; one that was killed should not cost much more.
+const ATTACH_AFTER: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(500),
+    Duration::from_millis(1_500),
+];
+/// How many of these are made for a call that can be repeated: it goes to another host instead.
+const ATTACHES_IF_REPEATABLE: usize = 1;
+/// What stands for no deadline, where the caller's lies beyond what a clock can say.
+const FAR: Duration = Duration::from_secs(1 << 32);
+
+/// Makes a call within its deadline.
+pub(super) async fn dispatch(
+    client: &Inner,
+    function: FunctionId,
+    options: &CallOptions,
+    input: &mut Input,
+    output: &mut Output,
+) -> Result<CallReport, CallError> {
+    let begun = Instant::now();
+    let (request, unnamed) = match options
+        .request
+        .map_or_else(random::bytes, |id| Ok(*id.as_bytes()))
+    {
+        Ok(bytes) => (RequestId::from_bytes(bytes), None),
+        Err(fault) => (RequestId::from_bytes([0; 16]), Some(fault)),
+    };
+    let mut dispatch = Dispatch {
+        client,
+        function,
+        options,
+        request,
+        begun,
+        deadline: begun.checked_add(options.timeout).unwrap_or_else(|| begun + FAR),
+        times: CallTimes::default(),
+        tried: HashMap::new(),
+        failed: Vec::new(),
+        progress: Progress::default(),
+        may_have_run: false,
+        report: None,
+    };
+    let result = match unnamed {
+        Some(fault) => Err(fault),
+        None => timeout_at(dispatch.deadline, dispatch.run(input, output))
+            .await
+            .unwrap_or_else(|_| Err(verdict::too_late(options.timeout))),
+    };
+    result.map_err(|fault| dispatch.error(fault))
+}
+
+/// A host that was tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    /// It could not be reached, or had not got the call, in this round.
+    Unreached(usize),
+    /// It has had its say.
+    Done,
+}
+
+struct Dispatch<'a> {
+    client: &'a Inner,
+    function: FunctionId,
+    options: &'a CallOptions,
+    request: RequestId,
+    begun: Instant,
+    deadline: Instant,
+    times: CallTimes,
+    tried: HashMap<NodeId, Tried>,
+    failed: Vec<FailedAttempt>,
+    /// At the host that is being tried.
+    progress: Progress,
+    /// At one of those before.
+    may_have_run: bool,
+    report: Option<Box<CallReport>>,
+}
+
+impl Dispatch<'_> {
+    async fn run(&mut self, input: &mut Input, output: &mut Output) -> Result<CallReport, Fault> {
+        for round in 0..ROUNDS {
+            let resolution = self.resolve(round == 0, input).await?;
+            while let Some(host) = self.next_host(&resolution, round) {
+                let failure = match self.try_host(host, &resolution, input, output).await {
+                    Ok(report) => return Ok(report),
+                    Err(failure) => failure,
+                };
+                let now = Circumstances {
+                    attachable: false,
+                    repeatable: self.is_repeatable(&resolution, input, output),
+                };
+                let fault = self.note(host, &failure, round);
+                if failure.next(now) == Next::End {
+                    return Err(fault);
+                }
+            }
+        }
+        Err(verdict::no_host_left(&self.failed))
+    }
+
+    /// Who can answer, and whether they would take this input.
+    async fn resolve(&mut self, remembered: bool, input: &Input) -> Result<Resolution, Fault> {
+        if remembered
+            && let Some(resolution) = self.client.memory.resolution(&self.function)
+            && verdict::check_input(publish(&resolution), input).is_ok()
+        {
+            return Ok(resolution);
+        }
+        let since = Instant::now();
+        let resolution = self.client.resolve(self.function).await;
+        self.times.resolve += since.elapsed();
+        let resolution = resolution?;
+        verdict::check_input(publish(&resolution), input)?;
+        Ok(resolution)
+    }
+
+    /// The best host that has not been tried, or not been reached in an earlier round.
+    fn next_host(&self, resolution: &Resolution, round: usize) -> Option<NodeId> {
+        if self.failed.len() >= ATTEMPTS_MAX {
+            return None;
+        }
+        let may_be_tried = |host: &NodeId| match self.tried.get(host) {
+            None => true,
+            Some(Tried::Unreached(then)) => *then < round,
+            Some(Tried::Done) => false,
+        };
+        resolution.hosts.iter().map(|hint| hint.node).find(may_be_tried)
+    }
+
+    /// Remembers a failure, and says it as a fault.
+    fn note(&mut self, host: NodeId, failure: &Failure, round: usize) -> Fault {
+        let fault = verdict::fault_of(host, failure);
+        let unreached = failure.stage == Stage::NotStarted && fault.kind == FaultKind::NoLiveHost;
+        self.tried.insert(
+            host,
+            if unreached {
+                Tried::Unreached(round)
+            } else {
+                Tried::Done
+            },
+        );
+        self.may_have_run |= failure.may_have_run();
+        let guests_or_callers = matches!(fault.kind.party(), Party::Guest | Party::Caller);
+        if !guests_or_callers || matches!(fault.kind, FaultKind::NotFound | FaultKind::Decommissioned) {
+            self.client.memory.forget_resolution(&self.function);
+        }
+        self.failed.push(FailedAttempt {
+            host,
+            fault: fault.clone(),
+        });
+        fault
+    }
+
+    /// Makes the call at a host, and stays with it for as long as it may have the call's outcome.
+    async fn try_host(
+        &mut self,
+        node: NodeId,
+        resolution: &Resolution,
+        input: &mut Input,
+        output: &mut Output,
+    ) -> Result<CallReport, Failure> {
+        self.progress = Progress::default();
+        let known = self.known(resolution);
+        let once = !publish(resolution).is_some_and(|publish| publish.idempotent);
+        let host = self.connect(node, once).await?;
+        let request = self.call_request(resolution, known, input).into();
+        let attempt = Attempt {
+            host: &host,
+            request: &request,
+            known,
+            progress: &self.progress,
+        };
+        let failure = match attempt.call(input, output).await {
+            Ok(outcome) => return self.conclude(&host, outcome).map_err(failed_there),
+            Err(failure) => failure,
+        };
+        self.stay_with(node, failure, known, resolution, input, output)
+            .await
+    }
+
+    /// Attaches to the call at a host whose connection was lost, a few times.
+    async fn stay_with(
+        &mut self,
+        node: NodeId,
+        mut failure: Failure,
+        known: Version,
+        resolution: &Resolution,
+        input: &Input,
+        output: &mut Output,
+    ) -> Result<CallReport, Failure> {
+        for (tries, pause) in ATTACH_AFTER.into_iter().enumerate() {
+            let repeatable = self.is_repeatable(resolution, input, output);
+            // A host that has not got the whole input cannot go on.
+            let attachable = self.progress.input_sent();
+            let attachable = attachable && (tries < ATTACHES_IF_REPEATABLE || !repeatable);
+            if failure.next(Circumstances {
+                attachable,
+                repeatable,
+            }) != Next::Attach
+            {
+                break;
+            }
+            sleep(pause).await;
+            match self.attach(node, known, output).await {
+                Ok((host, outcome)) => return self.conclude(&host, outcome).map_err(failed_there),
+                Err(Some(newer)) => failure = newer,
+                Err(None) => {}
+            }
+        }
+        Err(failure)
+    }
+
+    /// Asks a host for the outcome of a call whose connection was lost. `None`: it could not be asked,
+    /// so nothing new is known.
+    async fn attach(
+        &mut self,
+        node: NodeId,
+        known: Version,
+        output: &mut Output,
+    ) -> Result<(HostConnection, Outcome), Option<Failure>> {
+        let host = self.connect(node, true).await.map_err(|_| None)?;
+        let request = Attach {
+            request: self.request,
+            extensions: Extensions::none(),
+        }
+        .into();
+        let attempt = Attempt {
+            host: &host,
+            request: &request,
+            known,
+            progress: &self.progress,
+        };
+        match attempt.attach(output).await {
+            Ok(outcome) => Ok((host, outcome)),
+            Err(Failure {
+                broken: Broken::Fault(fault),
+                ..
+            }) if fault.kind == FaultKind::NotFound => {
+                // It never got the call, or it has lost its outcome.
+                self.progress.not_started();
+                let broken = Broken::Lost(format!("it does not know the call any more: {fault}"));
+                Err(Some(Failure {
+                    stage: self.progress.stage(),
+                    broken,
+                }))
+            }
+            Err(failure) => Err(Some(failure)),
+        }
+    }
+
+    /// A connection to a host. With `proven` it is known to live at this moment.
+    async fn connect(&mut self, node: NodeId, proven: bool) -> Result<HostConnection, Failure> {
+        let since = Instant::now();
+        let connected = self.client.hosts.connect(node, &self.client.uplink, proven).await;
+        self.times.connect += since.elapsed();
+        connected.map_err(|fault| Failure {
+            stage: self.progress.stage(),
+            broken: fault.into(),
+        })
+    }
+
+    fn call_request(&self, resolution: &Resolution, known: Version, input: &Input) -> Call {
+        let asks = publish(resolution).is_some_and(|publish| publish.visibility.callers.is_some());
+        let remaining = self.deadline.saturating_duration_since(Instant::now());
+        Call {
+            request: self.request,
+            function: self.function,
+            known,
+            remaining_us: u64::try_from(remaining.as_micros()).unwrap_or(u64::MAX),
+            input_len: input.len(),
+            credential: if asks { self.client.credential() } else { None },
+            trace: self.options.trace,
+            hops: self.options.hops,
+            extensions: Extensions::none(),
+        }
+    }
+
+    /// The version that an answer must not fall behind.
+    fn known(&self, resolution: &Resolution) -> Version {
+        self.client
+            .memory
+            .newest(&self.function)
+            .max(resolution.manifest.version())
+    }
+
+    /// Whether the call may run twice, and can.
+    fn is_repeatable(&self, resolution: &Resolution, input: &Input, output: &Output) -> bool {
+        // A host that has started knows better: it may have a newer revision.
+        let idempotent = match self.progress.stage() {
+            Stage::Started => self.progress.idempotent(),
+            _ => publish(resolution).is_some_and(|publish| publish.idempotent),
+        };
+        idempotent && input.can_be_sent_again() && output.can_be_replaced()
+    }
+
+    /// What a host said at the end of a call.
+    fn conclude(&mut self, host: &HostConnection, outcome: Outcome) -> Result<CallReport, Fault> {
+        let Outcome { started, trailer } = outcome;
+        self.client.memory.saw(self.function, started.version);
+        let report = CallReport {
+            request: self.request,
+            host: host.connection.peer(),
+            version: started.version,
+            content_type: started.content_type,
+            path: host.connection.path().label().to_owned(),
+            attempts: u32::try_from(self.failed.len() + 1).unwrap_or(u32::MAX),
+            fuel: trailer.fuel,
+            memory_peak_bytes: trailer.memory_peak_bytes,
+            times: CallTimes {
+                total: self.begun.elapsed(),
+                queued: Duration::from_micros(trailer.queued_us),
+                guest: Duration::from_micros(trailer.guest_us),
+                compile: Duration::from_micros(trailer.compile_us),
+                ..self.times
+            },
+            log_truncated: trailer.log_truncated,
+        };
+        match trailer.fault {
+            None => Ok(report),
+            Some(fault) => {
+                self.report = Some(Box::new(report));
+                Err(fault)
+            }
+        }
+    }
+
+    fn error(self, fault: Fault) -> CallError {
+        CallError {
+            fault,
+            request: self.request,
+            may_have_run: self.may_have_run || self.progress.stage() != Stage::NotStarted,
+            attempts: self.failed,
+            report: self.report,
+        }
+    }
+}
+
+/// A host's word at the end of a call that it started.
+fn failed_there(fault: Fault) -> Failure {
+    Failure {
+        stage: Stage::Started,
+        broken: fault.into(),
+    }
+}
+
+fn publish(resolution: &Resolution) -> Option<&Publish> {
+    resolution.manifest.publish()
+}

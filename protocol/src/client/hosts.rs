@@ -1,0 +1,141 @@
+//! Connections to hosts, kept and used again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::{Broken, not_connected};
+use super::exchange::{CODE_DONE, ask, within};
+use super::memory::Recent;
+use super::slot::Slot;
+use super::uplink::Uplink;
+use crate::fault::{Fault, FaultKind};
+use crate::id::NodeId;
+use crate::quic::{Connection, Endpoint, Hold};
+use crate::wire::{Info, NodeInfo};
+
+/// Hosts whose connections are kept: about 30 KiB each. QUIC's idle timeout ends those not used.
+const HOSTS_MAX: usize = 256;
+/// How long a connection to a host may take, and the proof that one is still there: a few round trips
+/// around the world, and little enough that a host that was killed costs little.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// A host that was heard this lately is taken to live. Calls in a row need no proof; a host that dies
+/// in this time may cost a call that must not run twice.
+const PROVEN: Duration = Duration::from_millis(100);
+
+/// A connection to a host, by way of a super node.
+#[derive(Clone)]
+pub(super) struct HostConnection {
+    pub(super) connection: Connection,
+    /// The relay session lasts as long as this connection.
+    via: Connection,
+    heard: Arc<Mutex<Instant>>,
+}
+
+impl HostConnection {
+    fn is_usable(&self) -> bool {
+        !self.connection.is_closed() && !self.via.is_closed()
+    }
+
+    /// Notes that the host has just answered.
+    pub(super) fn heard(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Keeps the way to the host alive for as long as the guard is there.
+    pub(super) fn hold(&self) -> Hold {
+        self.via.hold()
+    }
+
+    fn is_proven(&self) -> bool {
+        self.heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
+            < PROVEN
+    }
+
+    /// Makes sure that the host still answers, before something is sent that may be sent only once.
+    async fn prove(&self) -> Result<(), Fault> {
+        if self.is_proven() {
+            return Ok(());
+        }
+        match ask::<NodeInfo>(&self.connection, &Info::default().into(), CONNECT_TIMEOUT).await {
+            // Whatever it answers: it lives.
+            Ok(_) | Err(Broken::Fault(_)) => {
+                self.heard();
+                Ok(())
+            }
+            Err(Broken::Lost(why)) => {
+                self.connection.close(CODE_DONE, "lost");
+                Err(Fault::new(
+                    FaultKind::NoLiveHost,
+                    format!("the host answers no more: {why}"),
+                ))
+            }
+        }
+    }
+}
+
+pub(super) struct Hosts {
+    endpoint: Endpoint,
+    slots: Mutex<Recent<NodeId, Arc<Slot<HostConnection>>>>,
+}
+
+impl Hosts {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            slots: Mutex::new(Recent::new(HOSTS_MAX)),
+        }
+    }
+
+    /// A connection to a host. With `proven` it is known to live at this moment.
+    pub(super) async fn connect(
+        &self,
+        host: NodeId,
+        uplink: &Uplink,
+        proven: bool,
+    ) -> Result<HostConnection, Fault> {
+        let (connection, new) = self
+            .slot(host)
+            .get(HostConnection::is_usable, self.dial(host, uplink))
+            .await?;
+        if proven && !new {
+            connection.prove().await?;
+        }
+        Ok(connection)
+    }
+
+    fn slot(&self, host: NodeId) -> Arc<Slot<HostConnection>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(&host) {
+            return Arc::clone(slot);
+        }
+        let slot = Arc::<Slot<_>>::default();
+        slots.put(host, Arc::clone(&slot));
+        slot
+    }
+
+    async fn dial(&self, host: NodeId, uplink: &Uplink) -> Result<HostConnection, Fault> {
+        let via = uplink.connection().await?;
+        let dial = async {
+            let connected = self.endpoint.connect_relayed(host, &via).await;
+            connected.map_err(|error| Broken::Fault(not_connected(error)))
+        };
+        let connection = within(CONNECT_TIMEOUT, dial)
+            .await
+            .map_err(|broken| match broken {
+                Broken::Fault(fault) => fault,
+                Broken::Lost(why) => {
+                    Fault::new(FaultKind::NoLiveHost, format!("the host does not answer: {why}"))
+                }
+            })?;
+        Ok(HostConnection {
+            connection,
+            via,
+            heard: Arc::new(Mutex::new(Instant::now())),
+        })
+    }
+}
