@@ -465,3 +465,6 @@ impl RelayTable {
         self.next_id
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 
 mod connect;
+mod relay;
 mod stream;
 
 use std::net::{Ipv4Addr, SocketAddr};
