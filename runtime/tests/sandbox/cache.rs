@@ -228,7 +228,10 @@ fn what_takes_too_long_to_compile_is_refused_and_later_there() {
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::new(config).unwrap();
-        let guest = start("(drop (f32.const 1.5))");
+        // Enough work for a good part of a second.
+        let function = "(func (result i32) (i32.mul (memory.size) (i32.const 7)))";
+        let text = format!(r#"{} (func (export "_start"))"#, function.repeat(5_000));
+        let guest = crate::support::command(&text);
         let seen = run_in(&sandbox, job(&guest)).await;
         assert!(matches!(seen.fault(), GuestFault::Compile { .. }), "{seen:?}");
         assert!(!seen.started);
