@@ -1,1 +1,12 @@
-fn main() {}
+//! The real binary, end to end over loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+
+mod bad_input;
+mod bodies;
+mod corruption;
+mod crash;
+mod javascript;
+mod life_cycle;
+mod peers;
+mod restart;

@@ -42,9 +42,6 @@ mod stream;
 mod uplink;
 mod verdict;
 
-#[cfg(test)]
-mod tests;
-
 use std::fmt;
 use std::sync::Arc;
 

@@ -27,7 +27,6 @@ mod incoming;
 mod overflow;
 mod path;
 mod relay;
-mod reset;
 mod segments;
 mod socket;
 mod tls;

@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 
 mod connect;
-mod proxy;
 mod relay;
 mod stream;
 
