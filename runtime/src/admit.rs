@@ -19,6 +19,13 @@ pub(crate) const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .union(WasmFeatures::EXTENDED_CONST)
     .union(WasmFeatures::CALL_INDIRECT_OVERLONG);
 
+/// Elements that a table may ever have: address space is reserved for them. Enough for a table of
+/// all functions.
+pub(crate) const TABLE_ELEMENTS_MAX: u32 = 65_536;
+
+/// Compilers emit one table; hand-written modules now and then a second.
+pub(crate) const TABLES_MAX: u32 = 2;
+
 /// What kind of program an artifact is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
@@ -50,8 +57,6 @@ pub struct AdmissionLimits {
     /// Bytes of the largest function, since a compiler's time grows faster than a function.
     /// Default 512 KiB (the interpreter loop of the JavaScript engine has about 100).
     pub function_bytes: u32,
-    /// Elements of a table. Default 65,536 (as many as there may be functions).
-    pub table_elements: u32,
     /// Globals. Default 10,000 (a guess; programs have a handful).
     pub globals: u32,
 }
@@ -62,7 +67,6 @@ impl Default for AdmissionLimits {
             module_bytes: 32 << 20,
             functions: 65_536,
             function_bytes: 512 << 10,
-            table_elements: 65_536,
             globals: 10_000,
         }
     }
@@ -367,9 +371,12 @@ fn check_size(payload: &Payload<'_>, limits: &AdmissionLimits) -> Result<(), Adm
             at_most("bytes in one function", bytes, limits.function_bytes)
         }
         Payload::TableSection(tables) => {
-            tables.clone().into_iter().flatten().try_for_each(|table| {
-                at_most("elements in one table", table.ty.initial, limits.table_elements)
-            })
+            at_most("tables", tables.count().into(), TABLES_MAX)?;
+            tables
+                .clone()
+                .into_iter()
+                .flatten()
+                .try_for_each(|table| at_most("elements in one table", table.ty.initial, TABLE_ELEMENTS_MAX))
         }
         _ => Ok(()),
     }

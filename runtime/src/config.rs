@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::AdmissionLimits;
+
 /// What a host gives to the sandbox as a whole. Each default states its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxConfig {
@@ -24,6 +26,8 @@ pub struct SandboxConfig {
     /// Time that compiling one module may take. Default 60 s (the JavaScript engine, 1.4 MB,
     /// takes 1.4 to 4 s of two cores).
     pub compile_time_max: Duration,
+    /// How large a module may be. Default: [`AdmissionLimits::default`].
+    pub admission: AdmissionLimits,
 }
 
 impl Default for SandboxConfig {
@@ -35,6 +39,7 @@ impl Default for SandboxConfig {
             disk_cache_bytes_max: 1 << 30,
             memory_bytes_ceiling: 1 << 30,
             compile_time_max: Duration::from_secs(60),
+            admission: AdmissionLimits::default(),
         }
     }
 }

@@ -9,15 +9,25 @@
 //! and what is wrong with it if not.
 
 mod admit;
+mod cache;
 mod config;
+mod engine;
+mod features;
+mod guest;
 pub mod javy;
 mod job;
 mod limits;
+mod meter;
 mod outcome;
+mod program;
+mod sandbox;
 mod wasi;
 
 pub use admit::{AdmissionError, AdmissionLimits, Admitted, Kind, admit, admit_within};
 pub use config::SandboxConfig;
+pub use engine::METERING_VERSION;
+pub use features::Features;
 pub use job::{Artifact, CallContext, Input, Job};
 pub use limits::Limits;
 pub use outcome::{Event, GuestFault, Location, Outcome};
+pub use sandbox::{Prepared, Sandbox, SandboxError};

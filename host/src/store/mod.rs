@@ -2,13 +2,21 @@
 //!
 //! - [`datadir`]: the folder itself: one daemon at a time, format version, clean and unclean stops.
 //! - [`objects`]: artifacts as files named by their hash.
+//! - [`database`], [`committer`]: redb, opened with care; writes that share a sync.
+//! - [`registry`]: a super node's manifests.
 //! - [`files`]: the file operations beneath.
 //!
 //! Everything here blocks: daemons call it through [`blocking`], never on a runtime's worker.
 
+pub(crate) mod committer;
+pub(crate) mod database;
 pub(crate) mod datadir;
 pub(crate) mod files;
 pub(crate) mod objects;
+pub(crate) mod registry;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// Runs something that blocks (files, the database) where it holds up nobody.
 ///

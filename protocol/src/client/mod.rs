@@ -42,6 +42,9 @@ mod stream;
 mod uplink;
 mod verdict;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 

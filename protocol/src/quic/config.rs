@@ -1,6 +1,6 @@
 //! What an endpoint is set up with, and the QUIC parameters that follow from it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use quinn::{MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::key::NodeKey;
 use crate::relay::{RELAY_HEADER_LEN, RelayLimits};
-use crate::wire::ALPN;
 
 /// A connection that is silent for this long is dead (the brief).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -62,8 +61,6 @@ pub struct EndpointConfig {
     pub handshakes: usize,
     /// Incoming handshakes at one time before newcomers must prove their address.
     pub handshakes_unvalidated: usize,
-    /// The application protocol. Only tests have another one.
-    pub(crate) alpn: Vec<u8>,
 }
 
 impl EndpointConfig {
@@ -80,15 +77,14 @@ impl EndpointConfig {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             handshakes: HANDSHAKES_MAX,
             handshakes_unvalidated: HANDSHAKES_UNVALIDATED_MAX,
-            alpn: ALPN.to_vec(),
         }
     }
 
-    /// The defaults of a caller: any free port of any address, and nobody dials it.
+    /// The defaults of a caller: any free port of any address of both families, and nobody dials it.
     pub fn client(key: NodeKey) -> Self {
         Self {
             accept: false,
-            ..Self::new(key, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0))
+            ..Self::new(key, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0))
         }
     }
 

@@ -15,9 +15,11 @@ use super::forward::Forwarder;
 use super::incoming::Incoming;
 use super::path::{Path, RemoteId};
 use super::relay::RelayServer;
+use super::reset::{Cids, ResetKey};
 use super::socket::{NodeSocket, SocketStats};
 use super::tls::Identity;
 use crate::id::NodeId;
+use crate::wire::ALPN;
 
 /// Bytes kept for a connection attempt before it is accepted: the rest of a large first flight.
 const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
@@ -47,8 +49,12 @@ impl Endpoint {
     ///
     /// [`BindError`].
     pub fn bind(config: EndpointConfig) -> Result<Self, BindError> {
-        let identity =
-            Identity::new(&config.key, &config.alpn).map_err(|error| BindError::Key(error.to_string()))?;
+        Self::bind_for(config, ALPN)
+    }
+
+    /// The same for another application protocol, as another version of this crate would have.
+    pub(crate) fn bind_for(config: EndpointConfig, alpn: &[u8]) -> Result<Self, BindError> {
+        let identity = Identity::new(&config.key, alpn).map_err(|error| BindError::Key(error.to_string()))?;
         let limits = config.relay.clone();
         let at_address = |source| BindError::Address {
             addr: config.listen,
@@ -224,9 +230,12 @@ fn quinn_endpoint(
     identity: &Identity,
     socket: Arc<NodeSocket>,
 ) -> std::io::Result<quinn::Endpoint> {
-    let mut quic = quinn::EndpointConfig::default();
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    let mut quic = quinn::EndpointConfig::new(Arc::new(ResetKey::new(&config.key)));
     // The bit tells QUIC from relayed packets.
     quic.grease_quic_bit(false);
+    quic.cid_generator(move || Box::new(Cids::new(random)));
     let server = config.accept.then(|| {
         let mut server = ServerConfig::with_crypto(identity.server());
         server

@@ -27,6 +27,7 @@ mod incoming;
 mod overflow;
 mod path;
 mod relay;
+mod reset;
 mod segments;
 mod socket;
 mod tls;

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,23 +78,17 @@ pub(crate) struct NodeSocket {
 }
 
 impl NodeSocket {
-    /// Binds. An IPv6 address takes IPv4 peers too where the system can do that. With
-    /// `forwarder` it relays.
+    /// Binds. An IPv6 address takes IPv4 peers too where the system can do that; any IPv6 address
+    /// stands for any IPv4 address on a system without IPv6. With `forwarder` it relays.
     pub(crate) fn bind(
         listen: SocketAddr,
         forwarder: impl FnOnce(&tokio::net::UdpSocket) -> io::Result<Option<Forwarder>>,
     ) -> io::Result<Self> {
-        let domain = socket2::Domain::for_address(listen);
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
-        if listen.is_ipv6() {
-            // Where it is refused, IPv4 peers are reached by a relay only.
-            let _ = socket.set_only_v6(false);
-        }
-        // More than the system allows is cut by it, not refused; less is only slower.
-        let _ = socket.set_recv_buffer_size(KERNEL_BUFFER_BYTES);
-        let _ = socket.set_send_buffer_size(KERNEL_BUFFER_BYTES);
-        socket.set_nonblocking(true)?;
-        socket.bind(&listen.into())?;
+        let any_v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.port());
+        let (socket, listen) = match bind_udp(listen) {
+            Err(_) if listen.ip() == Ipv6Addr::UNSPECIFIED && !has_ipv6() => (bind_udp(any_v4)?, any_v4),
+            bound => (bound?, listen),
+        };
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         Ok(Self {
             offload: UdpSocketState::new((&io).into())?,
@@ -290,6 +284,25 @@ impl NodeSocket {
             forwarder.table(|table| table.on_dropped(reason, packets));
         }
     }
+}
+
+fn bind_udp(listen: SocketAddr) -> io::Result<socket2::Socket> {
+    let domain = socket2::Domain::for_address(listen);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+    if listen.is_ipv6() {
+        // Where it is refused, IPv4 peers are reached by a relay only.
+        let _ = socket.set_only_v6(false);
+    }
+    // More than the system allows is cut by it, not refused; less is only slower.
+    let _ = socket.set_recv_buffer_size(KERNEL_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(KERNEL_BUFFER_BYTES);
+    socket.set_nonblocking(true)?;
+    socket.bind(&listen.into())?;
+    Ok(socket)
+}
+
+fn has_ipv6() -> bool {
+    socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).is_ok()
 }
 
 /// Leaves a run in its buffer, moved to the start, and says what lies there now.

@@ -5,10 +5,20 @@
 //!
 //! - [`engine`]: the engine's bytes, its hash, and which engines are known
 //! - [`abi`]: typed calls into an instance of it: compile source, run bytecode
+//! - [`emit`]: bytecode to artifact
+//! - [`recognise`]: artifact to bytecode
+//! - [`diagnose`]: a syntax error as a person wants to see it
 
 pub mod abi;
+pub mod diagnose;
+pub mod emit;
+pub mod engine;
+pub mod recognise;
 
 pub use abi::{
     CallContext, CompileError, Compiled, EngineExports, EngineInstance, Kind, RunOutcome, RunRequest,
     SyntaxError, Thrown,
 };
+pub use emit::emit;
+pub use engine::{ENGINE_WASM, engine_hash, known_engine};
+pub use recognise::{JavyArtifact, NotOurs, recognise};

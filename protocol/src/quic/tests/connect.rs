@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use super::proxy::Proxy;
 use super::*;
 use crate::id::NodeId;
 
@@ -55,9 +56,8 @@ async fn a_wrong_id_for_an_address_leaves_its_connection_alone() {
 
 #[tokio::test]
 async fn another_protocol_version_is_named_on_both_sides() {
-    let mut newer = config(2);
-    newer.alpn = b"orb/2".to_vec();
-    let (alice, bob) = (endpoint(1), Endpoint::bind(newer).unwrap());
+    let newer = Endpoint::bind_for(config(2), b"orb/2");
+    let (alice, bob) = (endpoint(1), newer.unwrap());
     let server = bob.clone();
     let accepted = tokio::spawn(async move { server.accept().await.unwrap().handshake().await });
     let error = alice.connect(addr(&bob)).await.unwrap_err();
@@ -206,4 +206,37 @@ async fn a_held_connection_outlives_the_idle_timeout() {
     stream::echo_once(&held, &at_bob).await;
     drop(guard);
     held.closed().await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_and_is_back_disowns_its_connections_at_once() {
+    let mut config = config(2);
+    let before = Endpoint::bind(config.clone()).unwrap();
+    config.listen = before.local_addr().unwrap();
+    let alice = endpoint(1);
+    // What a kill leaves behind: a closed socket and a peer that was told nothing.
+    let proxy = Proxy::start(config.listen).await;
+    let to_bob = NodeAddr {
+        id: before.node_id(),
+        addr: proxy.addr,
+    };
+    let (near, far) = tokio::join!(alice.connect(to_bob), accept(&before));
+    let near = near.unwrap();
+    proxy.cut();
+    far.close(0, "killed");
+    before.close(0, "killed");
+    before.wait_idle().await;
+    drop((far, before));
+    let after = loop {
+        // The old socket goes when its driver is done.
+        match Endpoint::bind(config.clone()) {
+            Ok(endpoint) => break endpoint,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    proxy.mend();
+    let _guard = near.hold();
+    let why = near.closed().await;
+    assert!(matches!(why, quinn::ConnectionError::Reset), "{why}");
+    drop(after);
 }

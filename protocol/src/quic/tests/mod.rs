@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 
 mod connect;
+mod proxy;
 mod relay;
 mod stream;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::proxy::Proxy;
 use super::*;
 use crate::fault::FaultKind;
 use crate::id::NodeId;
@@ -74,8 +75,13 @@ impl Node {
     }
 
     async fn connect(config: EndpointConfig, to: &Super) -> Self {
+        let to = addr(&to.endpoint);
+        Self::connect_at(config, to.id, to.addr).await
+    }
+
+    async fn connect_at(config: EndpointConfig, id: NodeId, addr: SocketAddr) -> Self {
         let endpoint = Endpoint::bind(config).unwrap();
-        let to_super = endpoint.connect(addr(&to.endpoint)).await.unwrap();
+        let to_super = endpoint.connect(NodeAddr { id, addr }).await.unwrap();
         let node = Self { endpoint, to_super };
         node.wait_until_registered().await;
         node
@@ -400,4 +406,24 @@ async fn relayed_through_a_dual_stack_super_node_from_both_families() {
     let (near, far) = nodes[0].call(&nodes[1]).await;
     let body = noise(300_000);
     tokio::join!(send_body(&near, &far, &body), send_body(&far, &near, &body));
+}
+
+#[tokio::test]
+async fn a_relayed_connection_survives_a_new_address_of_its_node() {
+    let server = Super::start(RelayLimits::default());
+    let bob = Node::join(2, &server).await;
+    // What a home router does when it restarts: another port, from one packet to the next.
+    let router = Proxy::start(server.endpoint.local_addr().unwrap()).await;
+    let alice = Node::connect_at(config(1), addr(&server.endpoint).id, router.addr).await;
+    alice.agree(None);
+    let (near, far) = alice.call(&bob).await;
+    stream::echo_once(&near, &far).await;
+    let before = server.stats();
+    router.move_port().await;
+    // Only the connection to the super node can prove the new address.
+    alice.wait_until_registered().await;
+    stream::echo_once(&near, &far).await;
+    stream::echo_once(&far, &near).await;
+    send_body(&far, &near, &noise(300_000)).await;
+    assert_eq!(server.stats().sessions_live, before.sessions_live);
 }

@@ -1,0 +1,565 @@
+//! A super node's registry on disk: every signed manifest that was ever live, and which one is.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `live` | function | the live manifest: a revision or the tombstone |
+//! | `history` | function, generation, revision, manifest hash | every manifest that was live; also the second copy of a live one |
+//! | `heads` | function | the live manifest's head |
+//! | `owned` | owner, function | whether the function is live |
+//! | `needed` | artifact, function | the function's last revisions need this artifact |
+//! | `owners` | owner | what the owner uses |
+//!
+//! Numbers in keys are big-endian, so that keys are in the order of versions.
+
+use std::collections::BTreeMap;
+
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use orb_protocol::head::SignedHead;
+use orb_protocol::id::{ArtifactHash, FunctionId, OwnerId};
+use orb_protocol::manifest::{Action, Manifest, SignedManifest, Verified, Version};
+use orb_protocol::registry::{Merge, compare};
+use orb_protocol::wire::codec;
+
+use super::database::{Database, StoreError, TxnError, seal, unseal};
+
+type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+type Writable<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
+
+const LIVE: Definition = TableDefinition::new("live");
+const HISTORY: Definition = TableDefinition::new("history");
+const HEADS: Definition = TableDefinition::new("heads");
+const OWNED: Definition = TableDefinition::new("owned");
+const NEEDED: Definition = TableDefinition::new("needed");
+const OWNERS: Definition = TableDefinition::new("owners");
+
+/// Revisions of a function whose artifacts are kept (the brief), so that rollback works.
+pub(crate) const KEPT_REVISIONS: usize = 10;
+/// Manifests of a function that are kept at all; the oldest go. They cost about 500 bytes each.
+pub(crate) const HISTORY_MAX: usize = 1_000;
+/// How many names an owner may have used up, decommissioned ones too, for each function that it may
+/// have at a time: a tombstone has to be kept for ever.
+pub(crate) const NAMES_PER_FUNCTION: u64 = 10;
+/// Bytes of manifests in one page of a listing: leaves room in a message for what stands around them.
+const PAGE_BYTES: usize = codec::MESSAGE_LEN_MAX * 3 / 4;
+
+/// What an owner uses of a super node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwnerUse {
+    /// Names that were ever used.
+    pub(crate) names: u64,
+    /// Functions that are live.
+    pub(crate) functions: u64,
+    /// Bytes of artifacts that are kept for them.
+    pub(crate) bytes: u64,
+    /// Whether the owner has shown an invitation.
+    pub(crate) invited: bool,
+}
+
+/// What an owner may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OwnerLimits {
+    /// Live functions.
+    pub(crate) functions: u64,
+    /// Bytes of artifacts.
+    pub(crate) bytes: u64,
+}
+
+/// Which limit of an owner a revision would go beyond.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OverQuota {
+    /// [`OwnerLimits::functions`].
+    #[error("an owner may have {0} functions here, and this would be one more")]
+    Functions(u64),
+    /// [`OwnerLimits::bytes`].
+    #[error("an owner may have {limit} bytes of artifacts here, and this would make it {wanted}")]
+    Bytes {
+        /// What may be.
+        limit: u64,
+        /// What would be.
+        wanted: u64,
+    },
+    /// [`NAMES_PER_FUNCTION`].
+    #[error("an owner may use {0} names here, decommissioned ones too, and this would be one more")]
+    Names(u64),
+}
+
+/// What became of a manifest.
+#[derive(Debug)]
+pub(crate) enum Recorded {
+    /// It is live now.
+    Stored {
+        /// What was live before.
+        before: Option<Box<Verified>>,
+        /// Artifacts that no function needs any more.
+        unneeded: Vec<ArtifactHash>,
+    },
+    /// It was live already.
+    Same,
+    /// This one is newer.
+    Older(Box<Verified>),
+    /// Its owner has too much already.
+    OverQuota(OverQuota),
+}
+
+/// The tables. Everything here blocks.
+#[derive(Debug)]
+pub(crate) struct RegistryTables;
+
+impl RegistryTables {
+    /// Makes the tables that are not there.
+    pub(crate) fn prepare(database: &Database) -> Result<(), StoreError> {
+        database.write(|txn| {
+            for table in [LIVE, HISTORY, HEADS, OWNED, NEEDED, OWNERS] {
+                txn.open_table(table)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Joins a manifest into the registry. Only [`Recorded::Stored`] has changed anything.
+    pub(crate) fn record(
+        txn: &WriteTransaction,
+        manifest: &Verified,
+        head: &SignedHead,
+        limits: &OwnerLimits,
+        invited: bool,
+    ) -> Result<Recorded, TxnError> {
+        let mut tables = Tables::open(txn)?;
+        let before = live(&tables.live, &tables.history, &manifest.function())?;
+        match compare(before.as_ref(), manifest) {
+            Merge::Same => return Ok(Recorded::Same),
+            Merge::Older => {
+                let before = before.expect("an older manifest was compared with a newer one");
+                return Ok(Recorded::Older(Box::new(before)));
+            }
+            Merge::New | Merge::Newer => {}
+        }
+        let kept_before = tables.kept(before.as_ref(), None)?;
+        let kept_after = tables.kept(Some(manifest), Some(manifest))?;
+        let owner = manifest.manifest().owner;
+        let old_use = owner_use(&tables.owners, &owner)?;
+        let new_use = OwnerUse {
+            names: old_use.names + u64::from(before.is_none()),
+            functions: (old_use.functions + u64::from(is_live(Some(manifest))))
+                .saturating_sub(u64::from(is_live(before.as_ref()))),
+            bytes: (old_use.bytes + sum(&kept_after)).saturating_sub(sum(&kept_before)),
+            invited: old_use.invited || invited,
+        };
+        if let Err(over) = limits.check(&old_use, &new_use) {
+            return Ok(Recorded::OverQuota(over));
+        }
+        tables.insert(manifest, head, &new_use)?;
+        let unneeded = tables.need(&manifest.function(), &kept_before, &kept_after)?;
+        Ok(Recorded::Stored {
+            before: before.map(Box::new),
+            unneeded,
+        })
+    }
+
+    /// The function's live manifest: a revision or its tombstone.
+    pub(crate) fn live(txn: &ReadTransaction, function: &FunctionId) -> Result<Option<Verified>, TxnError> {
+        live(&txn.open_table(LIVE)?, &txn.open_table(HISTORY)?, function)
+    }
+
+    /// Gives every live manifest to `each`. Functions whose records are damaged beyond repair are
+    /// reported and left out.
+    pub(crate) fn all_live(txn: &ReadTransaction, mut each: impl FnMut(Verified)) -> Result<(), TxnError> {
+        let (table, history) = (txn.open_table(LIVE)?, txn.open_table(HISTORY)?);
+        for entry in table.iter()? {
+            let Ok(function) = entry?.0.value().try_into().map(FunctionId::from_bytes) else {
+                continue;
+            };
+            match live(&table, &history, &function) {
+                Ok(manifest) => manifest.into_iter().for_each(&mut each),
+                Err(TxnError::Store(error)) => tracing::error!(%function, %error, "a function is not served"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A page of live manifests, tombstones among them if asked for, in the order of function ids; and
+    /// whether there are more.
+    pub(crate) fn page(
+        txn: &ReadTransaction,
+        owner: Option<&OwnerId>,
+        after: Option<&FunctionId>,
+        limit: usize,
+        decommissioned: bool,
+    ) -> Result<(Vec<SignedManifest>, bool), TxnError> {
+        let table = txn.open_table(LIVE)?;
+        let mut page = Page::new(limit);
+        let mut take = |function: &[u8]| -> Result<bool, TxnError> {
+            let Some(record) = table.get(function)? else {
+                return Ok(false);
+            };
+            match unseal::<SignedManifest>("live", function, record.value()) {
+                Ok(signed) if decommissioned || !is_tombstone(&signed) => Ok(page.take(signed)),
+                Ok(_) => Ok(false),
+                Err(error) => {
+                    tracing::error!(%error, "a function is left out of a listing");
+                    Ok(false)
+                }
+            }
+        };
+        match owner {
+            None => {
+                let start = after.map_or(Vec::new(), |after| next_key(after.as_bytes()));
+                for entry in table.range(start.as_slice()..)? {
+                    if take(entry?.0.value())? {
+                        break;
+                    }
+                }
+            }
+            Some(owner) => {
+                let owned = txn.open_table(OWNED)?;
+                let after = after.map_or(Vec::new(), |after| next_key(after.as_bytes()));
+                let start = [owner.as_bytes().as_slice(), &after].concat();
+                for entry in owned.range(start.as_slice()..)? {
+                    let (key, is_live) = entry?;
+                    let Some(function) = key.value().strip_prefix(owner.as_bytes()) else {
+                        break;
+                    };
+                    if (decommissioned || is_live.value() == [1]) && take(function)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok((page.manifests, page.full))
+    }
+
+    /// A page of a function's manifests, newest first, only those below `before`; and whether there
+    /// are more. `None` for a function that was never known.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a page and whether there is more, or nothing"
+    )]
+    pub(crate) fn versions(
+        txn: &ReadTransaction,
+        function: &FunctionId,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Option<(Vec<SignedManifest>, bool)>, TxnError> {
+        if txn
+            .open_table(LIVE)?
+            .get(function.as_bytes().as_slice())?
+            .is_none()
+        {
+            return Ok(None);
+        }
+        let history = txn.open_table(HISTORY)?;
+        let end = before.map_or_else(
+            || next_key(function.as_bytes()),
+            |before| version_key(function, before),
+        );
+        let mut page = Page::new(limit);
+        for entry in history
+            .range(function.as_bytes().as_slice()..end.as_slice())?
+            .rev()
+        {
+            let (key, record) = entry?;
+            match unseal(HISTORY_NAME, key.value(), record.value()) {
+                Ok(signed) => {
+                    if page.take(signed) {
+                        break;
+                    }
+                }
+                Err(error) => tracing::error!(%function, %error, "a revision is left out of a listing"),
+            }
+        }
+        Ok(Some((page.manifests, page.full)))
+    }
+
+    /// What an owner uses.
+    pub(crate) fn owner_use(txn: &ReadTransaction, owner: &OwnerId) -> Result<OwnerUse, TxnError> {
+        owner_use(&txn.open_table(OWNERS)?, owner)
+    }
+
+    /// Whether any function needs an artifact.
+    pub(crate) fn is_needed(txn: &ReadTransaction, artifact: &ArtifactHash) -> Result<bool, TxnError> {
+        is_needed(&txn.open_table(NEEDED)?, artifact)
+    }
+}
+
+const HISTORY_NAME: &str = "history";
+
+impl OwnerLimits {
+    /// Only what grows can be too much: who is over a limit that was lowered may still go back.
+    fn check(&self, old: &OwnerUse, new: &OwnerUse) -> Result<(), OverQuota> {
+        let names = self.functions.saturating_mul(NAMES_PER_FUNCTION);
+        if new.functions > self.functions && new.functions > old.functions {
+            return Err(OverQuota::Functions(self.functions));
+        }
+        if new.bytes > self.bytes && new.bytes > old.bytes {
+            let (limit, wanted) = (self.bytes, new.bytes);
+            return Err(OverQuota::Bytes { limit, wanted });
+        }
+        if new.names > names && new.names > old.names {
+            return Err(OverQuota::Names(names));
+        }
+        Ok(())
+    }
+}
+
+/// Artifacts with their sizes.
+type Kept = BTreeMap<ArtifactHash, u64>;
+
+fn sum(kept: &Kept) -> u64 {
+    kept.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+}
+
+/// All tables, for a change.
+struct Tables<'txn> {
+    live: Writable<'txn>,
+    history: Writable<'txn>,
+    heads: Writable<'txn>,
+    owned: Writable<'txn>,
+    needed: Writable<'txn>,
+    owners: Writable<'txn>,
+}
+
+impl<'txn> Tables<'txn> {
+    fn open(txn: &'txn WriteTransaction) -> Result<Self, TxnError> {
+        Ok(Self {
+            live: txn.open_table(LIVE)?,
+            history: txn.open_table(HISTORY)?,
+            heads: txn.open_table(HEADS)?,
+            owned: txn.open_table(OWNED)?,
+            needed: txn.open_table(NEEDED)?,
+            owners: txn.open_table(OWNERS)?,
+        })
+    }
+
+    /// The artifacts of the last revisions, if `live` is the live manifest and `new` is one more than
+    /// are stored.
+    fn kept(&self, live: Option<&Verified>, new: Option<&Verified>) -> Result<Kept, TxnError> {
+        let Some(live) = live.filter(|live| is_live(Some(live))) else {
+            return Ok(Kept::new());
+        };
+        let function = live.function();
+        let generation = live.version().generation;
+        let of = |revision| version_key(&function, Version { generation, revision });
+        let (start, end) = (of(0), of(u64::MAX));
+        let mut revisions: Vec<(Vec<u8>, ArtifactHash, u64)> = Vec::new();
+        let mut add = |key: Vec<u8>, action: &Action| {
+            if let Action::Publish(publish) = action {
+                revisions.push((key, publish.artifact, publish.artifact_bytes));
+            }
+            revisions.len()
+        };
+        for entry in self.history.range(start.as_slice()..end.as_slice())?.rev() {
+            let (key, record) = entry?;
+            // A damaged record needs no artifact: nobody can go back to it.
+            let Ok(signed) = unseal::<SignedManifest>(HISTORY_NAME, key.value(), record.value()) else {
+                continue;
+            };
+            let Some(manifest) = content(&signed) else {
+                continue;
+            };
+            if add(key.value().to_vec(), &manifest.action) == KEPT_REVISIONS {
+                break;
+            }
+        }
+        if let Some(new) = new {
+            add(history_key(new), &new.manifest().action);
+        }
+        revisions.sort_unstable_by(|a, b| b.cmp(a));
+        let kept = revisions
+            .into_iter()
+            .take(KEPT_REVISIONS)
+            .map(|(_, artifact, bytes)| (artifact, bytes));
+        Ok(kept.collect())
+    }
+
+    fn insert(
+        &mut self,
+        manifest: &Verified,
+        head: &SignedHead,
+        owner_use: &OwnerUse,
+    ) -> Result<(), TxnError> {
+        let function = manifest.function();
+        let function = function.as_bytes().as_slice();
+        let owner = manifest.manifest().owner;
+        let owner = owner.as_bytes().as_slice();
+        let key = history_key(manifest);
+        let signed = manifest.signed();
+        self.live
+            .insert(function, seal("live", function, signed).as_slice())?;
+        self.history
+            .insert(key.as_slice(), seal(HISTORY_NAME, &key, signed).as_slice())?;
+        self.heads
+            .insert(function, seal("heads", function, head).as_slice())?;
+        let flag: &[u8] = if manifest.is_tombstone() { &[0] } else { &[1] };
+        self.owned.insert([owner, function].concat().as_slice(), flag)?;
+        self.owners
+            .insert(owner, seal("owners", owner, owner_use).as_slice())?;
+        self.prune(&manifest.function())
+    }
+
+    /// Forgets the oldest manifests beyond [`HISTORY_MAX`].
+    fn prune(&mut self, function: &FunctionId) -> Result<(), TxnError> {
+        let start = function.as_bytes().as_slice();
+        let end = next_key(start);
+        let surplus: Vec<Vec<u8>> = self
+            .history
+            .range(start..end.as_slice())?
+            .rev()
+            .skip(HISTORY_MAX)
+            .map(|entry| Ok(entry?.0.value().to_vec()))
+            .collect::<Result<_, redb::StorageError>>()?;
+        for key in surplus {
+            self.history.remove(key.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Notes which artifacts the function needs now; returns those that nobody needs any more.
+    fn need(
+        &mut self,
+        function: &FunctionId,
+        before: &Kept,
+        after: &Kept,
+    ) -> Result<Vec<ArtifactHash>, TxnError> {
+        let key = |artifact: &ArtifactHash| [artifact.as_bytes().as_slice(), function.as_bytes()].concat();
+        for artifact in after.keys() {
+            self.needed.insert(key(artifact).as_slice(), [].as_slice())?;
+        }
+        let mut unneeded = Vec::new();
+        for artifact in before.keys().filter(|artifact| !after.contains_key(artifact)) {
+            self.needed.remove(key(artifact).as_slice())?;
+            if !is_needed(&self.needed, artifact)? {
+                unneeded.push(*artifact);
+            }
+        }
+        Ok(unneeded)
+    }
+}
+
+/// A page that is being filled.
+struct Page {
+    manifests: Vec<SignedManifest>,
+    limit: usize,
+    bytes: usize,
+    full: bool,
+}
+
+impl Page {
+    fn new(limit: usize) -> Self {
+        Self {
+            manifests: Vec::new(),
+            limit: limit.max(1),
+            bytes: 0,
+            full: false,
+        }
+    }
+
+    /// Returns true if this one was too much.
+    fn take(&mut self, signed: SignedManifest) -> bool {
+        let bytes = signed.bytes.len() + signed.signature.len();
+        self.full = self.manifests.len() >= self.limit
+            || (self.bytes + bytes > PAGE_BYTES && !self.manifests.is_empty());
+        if !self.full {
+            self.bytes += bytes;
+            self.manifests.push(signed);
+        }
+        self.full
+    }
+}
+
+/// The live manifest. If its record is damaged, the history has another copy.
+fn live(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    history: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    function: &FunctionId,
+) -> Result<Option<Verified>, TxnError> {
+    let key = function.as_bytes().as_slice();
+    let Some(record) = table.get(key)? else {
+        return Ok(None);
+    };
+    let error = match read("live", key, record.value(), function) {
+        Ok(manifest) => return Ok(Some(manifest)),
+        Err(error) => error,
+    };
+    let mut newest: Option<Verified> = None;
+    for entry in history.range(key..next_key(key).as_slice())? {
+        let (key, record) = entry?;
+        // Any of these may be the live one: without it nobody knows which one is.
+        let manifest = read(HISTORY_NAME, key.value(), record.value(), function)?;
+        if compare(newest.as_ref(), &manifest).changed() {
+            newest = Some(manifest);
+        }
+    }
+    tracing::error!(%function, %error, repaired = newest.is_some(), "a damaged record was read");
+    newest.map(Some).ok_or(error.into())
+}
+
+fn read(table: &str, key: &[u8], record: &[u8], function: &FunctionId) -> Result<Verified, StoreError> {
+    let signed: SignedManifest = unseal(table, key, record)?;
+    let verified = signed.verify().ok().filter(|v| v.function() == *function);
+    verified.ok_or_else(|| StoreError::Damaged(format!("{table}/{}", function.short())))
+}
+
+fn owner_use(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    owner: &OwnerId,
+) -> Result<OwnerUse, TxnError> {
+    let key = owner.as_bytes().as_slice();
+    match table.get(key)? {
+        Some(record) => Ok(unseal("owners", key, record.value())?),
+        None => Ok(OwnerUse::default()),
+    }
+}
+
+fn is_needed(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    artifact: &ArtifactHash,
+) -> Result<bool, TxnError> {
+    let start = artifact.as_bytes().as_slice();
+    let found = table.range(start..next_key(start).as_slice())?.next();
+    Ok(found.transpose()?.is_some())
+}
+
+fn is_live(manifest: Option<&Verified>) -> bool {
+    manifest.is_some_and(|manifest| !manifest.is_tombstone())
+}
+
+/// What a stored manifest says. Its signature was checked before it was stored.
+fn content(signed: &SignedManifest) -> Option<Manifest> {
+    codec::decode(&signed.bytes).ok()
+}
+
+fn is_tombstone(signed: &SignedManifest) -> bool {
+    content(signed).is_some_and(|manifest| matches!(manifest.action, Action::Decommission(_)))
+}
+
+fn version_key(function: &FunctionId, version: Version) -> Vec<u8> {
+    let Version { generation, revision } = version;
+    let numbers = [generation.to_be_bytes(), revision.to_be_bytes()].concat();
+    [function.as_bytes().as_slice(), &numbers].concat()
+}
+
+fn history_key(manifest: &Verified) -> Vec<u8> {
+    let mut key = version_key(&manifest.function(), manifest.version());
+    key.extend_from_slice(manifest.hash().as_bytes());
+    key
+}
+
+/// The first key after all those that begin with `prefix`.
+fn next_key(prefix: &[u8]) -> Vec<u8> {
+    let mut next = prefix.to_vec();
+    while let Some(last) = next.pop() {
+        if last < u8::MAX {
+            next.push(last + 1);
+            return next;
+        }
+    }
+    // Nothing comes after a prefix of ones only but what begins with it: a hash that does not occur.
+    [prefix, &[u8::MAX; 32]].concat()
+}
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;
