@@ -59,6 +59,12 @@ impl Forwarder {
         })
     }
 
+    /// Whether batches are sent as such: a test's way to a system that cannot.
+    #[cfg(test)]
+    pub(crate) fn set_batches(&mut self, batches: bool) {
+        self.batches = batches;
+    }
+
     /// Uses the table.
     pub(crate) fn table<T>(&self, act: impl FnOnce(&mut RelayTable) -> T) -> T {
         act(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))

@@ -450,3 +450,6 @@ impl fmt::Debug for Writable {
         f.debug_struct("Writable").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
