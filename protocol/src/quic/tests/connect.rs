@@ -192,7 +192,7 @@ async fn half_open_handshakes_are_bounded() {
 async fn a_held_connection_outlives_the_idle_timeout() {
     let short = |seed| {
         let mut config = config(seed);
-        config.idle_timeout = Duration::from_millis(1_500);
+        config.idle_timeout = Duration::from_millis(2_500);
         Endpoint::bind(config).unwrap()
     };
     let (alice, bob) = (short(1), short(2));
