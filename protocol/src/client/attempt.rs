@@ -42,11 +42,6 @@ impl Progress {
         }
     }
 
-    /// The host has answered that it did not start.
-    pub(super) fn not_started(&self) {
-        self.sent.store(false, Relaxed);
-    }
-
     /// Whether the host has said, when it started, that the call may run twice.
     pub(super) fn idempotent(&self) -> bool {
         self.idempotent.load(Relaxed)
@@ -104,8 +99,6 @@ impl Attempt<'_> {
             Err(broken) => {
                 if matches!(broken, Broken::Fault(_)) {
                     self.host.heard();
-                    // A fault in place of `Started` says that the call did not start.
-                    self.progress.not_started();
                 }
                 Err(Failure {
                     stage: self.progress.stage(),
@@ -148,6 +141,14 @@ impl Attempt<'_> {
         }
     }
 
+    /// A fault in place of `Started` says that the call did not start. A host that is attached to
+    /// says so too, unless it is that it does not know the call.
+    fn on_fault(&self, fault: &Fault) {
+        if !(matches!(self.request, Request::Attach(_)) && is_unknown_call(fault)) {
+            self.progress.sent.store(false, Relaxed);
+        }
+    }
+
     /// Takes `Started`, the answer, and the trailer.
     async fn receive(
         &self,
@@ -159,7 +160,7 @@ impl Attempt<'_> {
         if !reply.is_fault() {
             self.progress.started.store(true, Relaxed);
         }
-        let started: Started = reply.into_result()?;
+        let started: Started = reply.into_result().inspect_err(|fault| self.on_fault(fault))?;
         self.progress.idempotent.store(started.idempotent, Relaxed);
         if started.version < self.known {
             return Err(outdated(started.version, self.known).into());
@@ -177,6 +178,11 @@ impl Attempt<'_> {
         let trailer: Trailer = read_message(recv, MESSAGE_LEN_MAX).await?;
         Ok(Outcome { started, trailer })
     }
+}
+
+/// Whether a host that was attached to says that it never had the call, or has its outcome no more.
+pub(super) fn is_unknown_call(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::HostLost | FaultKind::NotFound)
 }
 
 fn outdated(answered: Version, known: Version) -> Fault {

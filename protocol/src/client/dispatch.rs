@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::attempt::{Attempt, Outcome, Progress};
+use super::attempt::{Attempt, Outcome, Progress, is_unknown_call};
 use super::body::{Input, Output};
 use super::call::{CallOptions, CallReport, CallTimes};
 use super::directory::Resolution;
@@ -82,6 +82,16 @@ enum Tried {
     Unreached(usize),
     /// It has had its say.
     Done,
+}
+
+/// Why an attach brought no outcome.
+enum NotAttached {
+    /// The host could not be asked, so nothing new is known.
+    Unreached,
+    /// The host does not know the call: it never had it, or has its outcome no more.
+    Unknown(Fault),
+    /// What the host said, or that it was lost again.
+    Failed(Failure),
 }
 
 struct Dispatch<'a> {
@@ -228,22 +238,28 @@ impl Dispatch<'_> {
             sleep(pause).await;
             match self.attach(node, known, output).await {
                 Ok((host, outcome)) => return self.conclude(&host, outcome).map_err(failed_there),
-                Err(Some(newer)) => failure = newer,
-                Err(None) => {}
+                Err(NotAttached::Unreached) => {}
+                Err(NotAttached::Failed(newer)) => failure = newer,
+                Err(NotAttached::Unknown(why)) => {
+                    failure.broken = Broken::Lost(why.to_string());
+                    break;
+                }
             }
         }
         Err(failure)
     }
 
-    /// Asks a host for the outcome of a call whose connection was lost. `None`: it could not be asked,
-    /// so nothing new is known.
+    /// Asks a host for the outcome of a call whose connection was lost.
     async fn attach(
         &mut self,
         node: NodeId,
         known: Version,
         output: &mut Output,
-    ) -> Result<(HostConnection, Outcome), Option<Failure>> {
-        let host = self.connect(node, true).await.map_err(|_| None)?;
+    ) -> Result<(HostConnection, Outcome), NotAttached> {
+        let host = self
+            .connect(node, true)
+            .await
+            .map_err(|_| NotAttached::Unreached)?;
         let request = Attach {
             request: self.request,
             extensions: Extensions::none(),
@@ -260,16 +276,8 @@ impl Dispatch<'_> {
             Err(Failure {
                 broken: Broken::Fault(fault),
                 ..
-            }) if fault.kind == FaultKind::NotFound => {
-                // It never got the call, or it has lost its outcome.
-                self.progress.not_started();
-                let broken = Broken::Lost(format!("it does not know the call any more: {fault}"));
-                Err(Some(Failure {
-                    stage: self.progress.stage(),
-                    broken,
-                }))
-            }
-            Err(failure) => Err(Some(failure)),
+            }) if is_unknown_call(&fault) => Err(NotAttached::Unknown(fault)),
+            Err(failure) => Err(NotAttached::Failed(failure)),
         }
     }
 

@@ -12,12 +12,14 @@ use crate::quic::{Connection, Hold};
 use crate::wire::codec::MESSAGE_LEN_MAX;
 use crate::wire::{Reply, Request};
 
-/// The code with which a client closes a connection that it needs no more.
+/// The code with which a client closes a connection that it needs no more, as QUIC does by itself:
+/// a host cancels what still runs for it.
 pub(super) const CODE_DONE: u32 = 0;
 /// The code with which a client gives up a stream: the host cancels the call.
 const CODE_CANCELLED: u32 = 1;
-/// The code with which a client closes a connection on which it heard nothing.
-const CODE_SILENT: u32 = 2;
+/// The code with which a client closes a connection on which it heard nothing: it may attach to its
+/// calls by another one.
+pub(super) const CODE_SILENT: u32 = 2;
 
 /// A peer that was silent for this long is gone: three of the pings that it should have answered.
 const SILENCE_MAX: Duration = Duration::from_secs(3);

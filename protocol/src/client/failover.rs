@@ -1,7 +1,7 @@
 //! When a call may go on at another host. Pure.
 //!
 //! A call may have run once its first byte was written to a host, unless that host answered that it
-//! did not start.
+//! did not start. That a host does not know a call is no such answer: it may have restarted.
 //!
 //! | how far the call was | what happened | next |
 //! | --- | --- | --- |

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::{Broken, not_connected};
-use super::exchange::{CODE_DONE, ask, within};
+use super::exchange::{CODE_SILENT, ask, within};
 use super::memory::Recent;
 use super::slot::Slot;
 use super::uplink::Uplink;
@@ -68,7 +68,7 @@ impl HostConnection {
                 Ok(())
             }
             Err(Broken::Lost(why)) => {
-                self.connection.close(CODE_DONE, "lost");
+                self.connection.close(CODE_SILENT, "silent");
                 Err(Fault::new(
                     FaultKind::NoLiveHost,
                     format!("the host answers no more: {why}"),

@@ -83,37 +83,27 @@ async fn a_lost_connection_is_made_again_and_the_call_attached_to() {
 }
 
 #[tokio::test]
-async fn a_call_that_the_host_never_got_goes_to_another() {
-    let network = network(
-        false,
-        [
-            vec![Act::Lose {
-                started: false,
-                kept: false,
-            }],
-            vec![],
-        ],
-    )
-    .await;
-    assert_eq!(network.call().await.unwrap().output, "2:in");
+async fn a_call_that_its_host_does_not_know_any_more_does_not_run_twice() {
+    for started in [true, false] {
+        let network = network(false, [vec![Act::Lose { started, kept: false }], vec![]]).await;
+        let error = network.call().await.unwrap_err();
+        assert_eq!((error.kind(), error.may_have_run), (FaultKind::HostLost, true));
+        assert_eq!(network.calls(), [1, 0]);
+        assert_eq!(network.hosts[0].seen().attaches, 1, "it has said all that it can");
+    }
 }
 
 #[tokio::test]
-async fn a_started_call_that_is_lost_does_not_run_twice() {
-    let network = network(
-        false,
-        [
-            vec![Act::Lose {
-                started: true,
-                kept: false,
-            }],
-            vec![],
-        ],
-    )
-    .await;
-    let error = network.call().await.unwrap_err();
-    assert_eq!((error.kind(), error.may_have_run), (FaultKind::HostLost, true));
-    assert_eq!(network.calls(), [1, 0]);
+async fn a_host_that_answers_nonsense_may_have_run_the_call() {
+    let once = network(false, [vec![Act::Babble], vec![]]).await;
+    let error = once.call().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.may_have_run),
+        (FaultKind::VersionMismatch, true)
+    );
+    assert_eq!(once.calls(), [1, 0]);
+    let again = network(true, [vec![Act::Babble], vec![]]).await;
+    assert_eq!(again.call().await.unwrap().output, "2:in");
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub(super) enum Act {
     Fail(FaultKind),
     /// Starts, and waits until the client gives up.
     Hang,
+    /// Answers with what is no message.
+    Babble,
     /// Closes the connection; has the call, or knows nothing of it.
     Lose { started: bool, kept: bool },
     /// Stops like a process that is killed or a cable that is cut: without a word.
@@ -233,6 +235,7 @@ impl Shared {
                 self.cancelled.notify_one();
                 Some(())
             }
+            Act::Babble => send.write_all(&[3, 0, 0, 0, 255, 255, 255]).await.ok(),
             Act::Lose { started, kept } => {
                 let input = BodyReader::new(recv, u64::MAX).read_all().await.ok()?;
                 if started {
