@@ -1,5 +1,6 @@
 //! How a command fails: who is at fault, what happened, what to do, and the exit code.
 
+use orb_protocol::client::{CallError, ClientError};
 use orb_protocol::fault::{Fault, FaultKind, Party};
 use serde::Serialize;
 
@@ -13,7 +14,7 @@ pub(crate) struct Failure {
     pub(crate) fault: Party,
     /// What happened; the first line says it all.
     pub(crate) message: String,
-    /// What to do about it; may be empty.
+    /// What to do about it.
     pub(crate) help: String,
     /// The guest's stack trace, if there is one.
     pub(crate) stack: Option<String>,
@@ -48,7 +49,7 @@ impl Failure {
             kind,
             fault: Party::Caller,
             message: message.into(),
-            help: String::new(),
+            help: "mend what the message names, and try again".to_owned(),
             stack: None,
             retry_after_ms: None,
             exit: 1,
@@ -57,7 +58,9 @@ impl Failure {
 
     /// The command was given something that it does not take. Exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self::new("usage", message).exit(2)
+        Self::new("usage", message)
+            .exit(2)
+            .help("see `orb COMMAND --help`")
     }
 
     /// A configuration file, a project file or a variable says something that does not hold. Exit code 2.
@@ -68,6 +71,16 @@ impl Failure {
     /// This machine did not do what it was asked to: a disk, a process, a permission. Exit code 1.
     pub(crate) fn local(message: impl Into<String>) -> Self {
         Self::new("local", message).party(Party::Host)
+    }
+
+    /// What went wrong is in the command's own result: only the exit code is left to tell.
+    pub(crate) fn shown(exit: u8) -> Self {
+        Self::new("shown", "").exit(exit)
+    }
+
+    /// Whether there is nothing left to tell.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.message.is_empty()
     }
 
     /// The same, saying what to do about it.
@@ -123,6 +136,18 @@ impl From<Fault> for Failure {
     }
 }
 
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        error.fault.into()
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        error.fault.into()
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     /// Keeps what a daemon or a library says in its own terms; everything else is exit code 1.
     fn from(error: anyhow::Error) -> Self {
@@ -132,7 +157,7 @@ impl From<anyhow::Error> for Failure {
         };
         match error.downcast::<Fault>() {
             Ok(fault) => fault.into(),
-            Err(error) => Self::new("failed", format!("{error:#}")).party(Party::Host),
+            Err(error) => Self::local(format!("{error:#}")),
         }
     }
 }

@@ -9,12 +9,22 @@
 //!
 //! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb=debug`).
 
+mod builder;
 mod cli;
 mod config;
+mod demo;
 mod failure;
+mod faults;
+mod format;
+mod home;
+mod local_sandbox;
+mod output;
+mod project;
 mod shutdown;
 #[expect(dead_code, reason = "the daemons that use it are yet to come")]
 mod store;
+
+mod templates;
 
 use std::process::ExitCode;
 

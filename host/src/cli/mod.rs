@@ -1,8 +1,32 @@
 //! The command line: one file per command.
+//!
+//! A command parses (clap), works on a [`context::Context`], and ends with a result for
+//! [`crate::output::Output`] or a [`Failure`]. What commands share: [`function`] (how functions are
+//! named), [`input`] and [`answer`] (bytes in and out), [`describe`] (documents), [`ready`] (waiting
+//! for hosts).
 
+mod answer;
+mod build;
+mod call;
 mod completions;
+pub(crate) mod context;
+mod decommission;
+mod demo;
+mod deploy;
+mod describe;
+mod doctor;
+mod function;
+mod id;
+mod input;
+mod inspect;
+mod list;
+mod new;
 mod node;
+mod ready;
+mod rollback;
+mod run;
 mod super_node;
+mod versions;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -10,23 +34,34 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use orb_protocol::client::SuperAddr;
 
-use crate::config::SuperAddress;
+use self::context::Context;
 use crate::failure::Failure;
+use crate::output::Output;
 
-/// Publish functions to a network of machines that people already own, and call them.
+/// Publish functions to a network of machines that people already own, and call them
 #[derive(Debug, Parser)]
 #[command(
     name = "orb",
     version,
-    propagate_version = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = "\
+Exit codes:
+  0 done            3 no answer in time     6 not found, decommissioned
+  1 failed          4 did not verify        7 refused, overloaded
+  2 usage, input    5 the function failed   8 no live host
+
+Example:
+  orb demo                        a whole network on this machine, in a few seconds
+  orb new hello && cd hello
+  orb run --input '{\"name\": \"world\"}'"
 )]
-pub(crate) struct Cli {
+struct Cli {
     #[command(flatten)]
-    pub(crate) globals: Globals,
+    globals: Globals,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    command: Command,
 }
 
 /// What every command takes.
@@ -34,7 +69,7 @@ pub(crate) struct Cli {
 pub(crate) struct Globals {
     /// Print one JSON document on stdout, and nothing else there
     #[arg(long, global = true, help_heading = "Global options")]
-    pub(crate) json: bool,
+    json: bool,
     /// Super node to ask, as NODEID@HOST:PORT (repeatable, or comma-separated)
     #[arg(
         long = "super",
@@ -44,7 +79,7 @@ pub(crate) struct Globals {
         value_delimiter = ',',
         help_heading = "Global options"
     )]
-    pub(crate) supers: Vec<SuperAddress>,
+    supers: Vec<SuperAddr>,
     /// Folder of keys, aliases and published artifacts [default: the XDG data folder `orb`]
     #[arg(
         long,
@@ -53,22 +88,58 @@ pub(crate) struct Globals {
         env = "ORB_HOME",
         help_heading = "Global options"
     )]
-    pub(crate) home: Option<PathBuf>,
+    home: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+enum Command {
+    Demo(demo::DemoCommand),
+    New(new::NewCommand),
+    Build(build::BuildCommand),
+    Run(run::RunCommand),
+    Deploy(deploy::DeployCommand),
+    Call(call::CallCommand),
+    List(list::ListCommand),
+    Inspect(inspect::InspectCommand),
+    Versions(versions::VersionsCommand),
+    Rollback(rollback::RollbackCommand),
+    Decommission(decommission::DecommissionCommand),
     Super(super_node::SuperCommand),
     Node(node::NodeCommand),
+    Id(id::IdCommand),
+    Doctor(doctor::DoctorCommand),
     Completions(completions::CompletionsCommand),
 }
 
 impl Command {
+    fn is_daemon(&self) -> bool {
+        matches!(self, Self::Super(_) | Self::Node(_))
+    }
+
     async fn execute(self, globals: &Globals) -> Result<(), Failure> {
+        // Daemons have keys of their own, and need no home.
         match self {
-            Self::Super(command) => command.execute().await,
-            Self::Node(command) => command.execute(globals).await,
-            Self::Completions(command) => command.execute(),
+            Self::Super(command) => return command.execute().await,
+            Self::Node(command) => return command.execute(&globals.supers).await,
+            Self::Demo(command) => return command.execute(Output::new(globals.json)).await,
+            _ => {}
+        }
+        let context = &Context::new(globals)?;
+        match self {
+            Self::New(command) => command.execute(context),
+            Self::Build(command) => command.execute(context).await,
+            Self::Run(command) => command.execute(context).await,
+            Self::Deploy(command) => command.execute(context).await,
+            Self::Call(command) => command.execute(context).await,
+            Self::List(command) => command.execute(context).await,
+            Self::Inspect(command) => command.execute(context).await,
+            Self::Versions(command) => command.execute(context).await,
+            Self::Rollback(command) => command.execute(context).await,
+            Self::Decommission(command) => command.execute(context).await,
+            Self::Id(command) => command.execute(context),
+            Self::Doctor(command) => command.execute(context).await,
+            Self::Completions(command) => command.execute(context),
+            Self::Super(_) | Self::Node(_) | Self::Demo(_) => Ok(()),
         }
     }
 }
@@ -78,13 +149,13 @@ pub(crate) fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return refuse_arguments(&error, arguments.iter().any(|a| a == "--json")),
+        Err(error) => return refuse_arguments(&error, arguments.iter().any(|argument| argument == "--json")),
     };
-    start_log(matches!(cli.command, Command::Super(_) | Command::Node(_)));
-    let json = cli.globals.json;
+    start_log(cli.command.is_daemon());
+    let out = Output::new(cli.globals.json);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure, json),
+        Err(failure) => report(&failure, out),
     }
 }
 
@@ -93,30 +164,32 @@ fn run(cli: Cli) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::local(format!("cannot start threads: {error}")))?;
-    runtime.block_on(cli.command.execute(&cli.globals))
+    // On the heap: the futures of some commands are large for a stack.
+    runtime.block_on(Box::pin(cli.command.execute(&cli.globals)))
 }
 
 /// Help and version are no errors; for the rest clap says it well, and JSON is for programs.
 fn refuse_arguments(error: &clap::Error, json: bool) -> ExitCode {
     if !error.use_stderr() || !json {
-        // Nothing is left to tell it to if stdout and stderr are both gone.
+        // Nobody is left to be told if stdout and stderr are both gone.
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
     let text = error.to_string();
     let message = text
-        .lines()
+        .split("\n\n")
         .next()
         .unwrap_or_default()
         .trim_start_matches("error: ");
-    report(&Failure::usage(message).help("see `orb --help`"), true)
+    let message = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    report(
+        &Failure::usage(message).help("see `orb --help`"),
+        Output::new(true),
+    )
 }
 
-fn report(failure: &Failure, json: bool) -> ExitCode {
-    if json {
-        println!("{}", failure.to_json());
-    }
-    eprintln!("error: {failure}");
+fn report(failure: &Failure, out: Output) -> ExitCode {
+    out.failure(failure);
     ExitCode::from(failure.exit)
 }
 
@@ -132,15 +205,44 @@ fn start_log(daemon: bool) {
         .init();
 }
 
-/// The command line's description, for completions and tests.
+/// The command line's description, for completions, `orb doctor` and tests.
 fn description() -> clap::Command {
     Cli::command()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn the_command_line_holds_together() {
-        super::description().debug_assert();
+        description().debug_assert();
+    }
+
+    /// The widths of terminals differ; help is checked at one.
+    const WIDTH: usize = 100;
+
+    fn help(name: &str) -> String {
+        let mut orb = description().term_width(WIDTH);
+        orb.build();
+        let command = orb
+            .find_subcommand_mut(name)
+            .unwrap_or_else(|| panic!("there is no {name}"));
+        command.render_long_help().to_string()
+    }
+
+    #[test]
+    fn help_of_every_command() {
+        let orb = description().term_width(WIDTH).render_long_help().to_string();
+        insta::assert_snapshot!("orb", orb);
+        let names: Vec<String> = description()
+            .get_subcommands()
+            .map(|c| c.get_name().to_owned())
+            .collect();
+        for name in names {
+            let help = help(&name);
+            assert!(help.contains("Example:\n  "), "{name} --help has no example");
+            insta::assert_snapshot!(name, help);
+        }
     }
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use orb_protocol::client::SuperAddr;
 
-use super::Globals;
 use crate::config::{self, NodeLayer};
 use crate::failure::Failure;
 use crate::shutdown::Shutdown;
@@ -12,7 +12,8 @@ use crate::shutdown::Shutdown;
 /// Run a host node: seed functions on this machine and answer calls for them
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It opens no port: all its connections go out. SIGTERM and SIGINT end it in order: running calls finish first.
+It opens no port: all its connections go out. SIGTERM and SIGINT end it in order: running calls
+finish first.
 Each setting may also stand in the file as a key (--memory-bytes-max as memory_bytes_max).
 
 Example:
@@ -27,12 +28,12 @@ pub(crate) struct NodeCommand {
 }
 
 impl NodeCommand {
-    pub(crate) async fn execute(mut self, globals: &Globals) -> Result<(), Failure> {
+    pub(crate) async fn execute(mut self, supers: &[SuperAddr]) -> Result<(), Failure> {
         let file = match &self.config {
             Some(path) => config::read(path)?,
             None => NodeLayer::default(),
         };
-        self.settings.supers.clone_from(&globals.supers);
+        self.settings.supers = supers.to_vec();
         let _config = self.settings.over(file).resolve()?;
         let mut shutdown = Shutdown::on_signals()
             .map_err(|error| Failure::local(format!("cannot listen to signals: {error}")))?;

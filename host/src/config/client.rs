@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use orb_protocol::client::SuperAddr;
 use serde::{Deserialize, Deserializer};
 
-use super::{SuperAddress, parse_duration};
+use super::parse_duration;
+use super::texts::parsed;
 
 /// The file, as it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientFile {
     /// Super nodes, the one to ask first at the front.
-    #[serde(rename = "super", default)]
-    pub(crate) supers: Vec<SuperAddress>,
+    #[serde(rename = "super", default, deserialize_with = "parsed")]
+    pub(crate) supers: Vec<SuperAddr>,
     /// A call's deadline, as in `"30s"`.
     #[serde(default, deserialize_with = "duration")]
     pub(crate) timeout: Option<Duration>,

@@ -35,6 +35,18 @@ pub(crate) enum FileError {
     },
 }
 
+impl FileError {
+    /// What is wrong at a byte of a file's text.
+    pub(crate) fn at(file: &str, text: &str, offset: usize, message: String) -> Self {
+        let before = &text.as_bytes()[..offset.min(text.len())];
+        Self::Line {
+            file: file.to_owned(),
+            line: before.iter().filter(|&&byte| byte == b'\n').count() + 1,
+            message,
+        }
+    }
+}
+
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
         let failure = Self::config(error.to_string());
@@ -71,12 +83,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
 /// [`FileError::Line`].
 pub(crate) fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, FileError> {
     toml::from_str(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start.min(text.len()));
-        FileError::Line {
-            file: file.to_owned(),
-            line: text.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count() + 1,
-            message: in_our_words(error.message()),
-        }
+        let offset = error.span().map_or(0, |span| span.start);
+        FileError::at(file, text, offset, in_our_words(error.message()))
     })
 }
 

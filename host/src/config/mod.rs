@@ -4,14 +4,13 @@
 //! environment (by clap) and once from the TOML file (by serde), and resolved into a configuration
 //! in which nothing is optional any more.
 
-mod address;
 mod client;
 mod file;
 mod node;
 mod super_node;
+mod texts;
 mod units;
 
-pub(crate) use address::SuperAddress;
 pub(crate) use client::ClientFile;
 pub(crate) use file::{FileError, parse, read};
 pub(crate) use node::{NodeConfig, NodeLayer};

@@ -3,19 +3,20 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use orb_protocol::client::SuperAddr;
 use orb_protocol::id::OwnerId;
 use orb_protocol::manifest::Limits;
 use serde::Deserialize;
 
-use super::super_node::{either, ids, missing};
-use super::{ByteSize, SuperAddress};
+use super::ByteSize;
+use super::texts::{either, missing, parsed};
 use crate::failure::Failure;
 
 /// A host node's settings, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeConfig {
     /// The super nodes to connect to, at least one.
-    pub(crate) supers: Vec<SuperAddress>,
+    pub(crate) supers: Vec<SuperAddr>,
     /// The data folder.
     pub(crate) data: PathBuf,
     /// Calls that run at the same time.
@@ -47,8 +48,8 @@ pub(crate) struct NodeConfig {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct NodeLayer {
     #[arg(skip)]
-    #[serde(rename = "super")]
-    pub(crate) supers: Vec<SuperAddress>,
+    #[serde(rename = "super", deserialize_with = "parsed")]
+    pub(crate) supers: Vec<SuperAddr>,
     /// Data folder; made if it is not there
     #[arg(long, value_name = "DIR", env = "ORB_DATA")]
     pub(crate) data: Option<PathBuf>,
@@ -142,7 +143,7 @@ pub(crate) struct NodeLayer {
         value_delimiter = ',',
         help_heading = "Policy"
     )]
-    #[serde(deserialize_with = "ids")]
+    #[serde(deserialize_with = "parsed")]
     pub(crate) allow: Vec<OwnerId>,
     /// Never seed this owner's functions (repeatable, or comma-separated)
     #[arg(
@@ -152,7 +153,7 @@ pub(crate) struct NodeLayer {
         value_delimiter = ',',
         help_heading = "Policy"
     )]
-    #[serde(deserialize_with = "ids")]
+    #[serde(deserialize_with = "parsed")]
     pub(crate) deny: Vec<OwnerId>,
     /// Seed nothing, and say in the log what would be seeded
     #[arg(long, value_name = "BOOL", env = "ORB_DRY_RUN", num_args = 0..=1, default_missing_value = "true", help_heading = "Policy")]

@@ -8,6 +8,7 @@ use orb_protocol::id::{NodeId, OwnerId};
 use serde::Deserialize;
 
 use super::ByteSize;
+use super::texts::{either, missing, parsed};
 use crate::failure::Failure;
 
 /// A super node's settings, resolved.
@@ -92,7 +93,7 @@ pub(crate) struct SuperLayer {
         value_delimiter = ',',
         help_heading = "Policy"
     )]
-    #[serde(deserialize_with = "ids")]
+    #[serde(deserialize_with = "parsed")]
     pub(crate) owner_list: Vec<OwnerId>,
     /// An invitation that lets an owner in (repeatable, or comma-separated)
     #[arg(
@@ -121,7 +122,7 @@ pub(crate) struct SuperLayer {
         value_delimiter = ',',
         help_heading = "Policy"
     )]
-    #[serde(deserialize_with = "ids")]
+    #[serde(deserialize_with = "parsed")]
     pub(crate) host_list: Vec<NodeId>,
     /// An invitation that lets a host in (repeatable, or comma-separated)
     #[arg(
@@ -252,28 +253,6 @@ impl SuperLayer {
             relay_node_bytes_per_second: self.relay_node_bytes_per_second.map_or(1 << 30, |size| size.0),
         })
     }
-}
-
-pub(super) fn either<T>(higher: Vec<T>, lower: Vec<T>) -> Vec<T> {
-    if higher.is_empty() { lower } else { higher }
-}
-
-pub(super) fn missing(flag: &str, variable: &str, help: &str) -> Failure {
-    Failure::usage(format!(
-        "{flag} is missing (also {variable}, or in the file given with --config)"
-    ))
-    .help(help)
-}
-
-pub(super) fn ids<'de, D, Id>(deserializer: D) -> Result<Vec<Id>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    Id: std::str::FromStr<Err: std::fmt::Display>,
-{
-    Vec::<String>::deserialize(deserializer)?
-        .iter()
-        .map(|text| text.parse().map_err(serde::de::Error::custom))
-        .collect()
 }
 
 fn admission<Id>(

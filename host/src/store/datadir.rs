@@ -260,8 +260,11 @@ impl DataDir {
     }
 }
 
-/// Whether the folder has a version that is ours already; `false` for a new one.
-fn check_version(path: &Path, role: Role) -> Result<bool, DataDirError> {
+/// Whether the folder has a version that is ours already; `false` for a new one. Changes nothing.
+///
+/// # Errors
+/// [`DataDirError`] for a folder that is another's, or that cannot be read.
+pub(crate) fn check_version(path: &Path, role: Role) -> Result<bool, DataDirError> {
     let file = path.join("version");
     let text = match fs::read(&file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

@@ -73,8 +73,6 @@ struct Inner {
     hosts: hosts::Hosts,
     memory: memory::Memory,
     owner_key: Option<OwnerKey>,
-    /// Empty: there is none.
-    invite: String,
 }
 
 impl Client {

@@ -1,0 +1,74 @@
+//! What a command works with: where to print, whose keys, which super nodes.
+
+use orb_protocol::client::{Client, SuperAddr};
+
+use super::Globals;
+use crate::failure::Failure;
+use crate::home::Home;
+use crate::local_sandbox::LocalSandbox;
+use crate::output::Output;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Where results go.
+    pub(crate) out: Output,
+    /// Whose keys.
+    pub(crate) home: Home,
+    /// What builds and runs here.
+    pub(crate) sandbox: LocalSandbox,
+    /// As flags or the environment say.
+    supers: Vec<SuperAddr>,
+}
+
+impl Context {
+    /// What the global options say.
+    ///
+    /// # Errors
+    /// When nothing says where the keys are.
+    pub(crate) fn new(globals: &Globals) -> Result<Self, Failure> {
+        let home = Home::locate(globals.home.as_deref())?;
+        Ok(Self {
+            out: Output::new(globals.json),
+            sandbox: LocalSandbox::new(home.cache()),
+            home,
+            supers: globals.supers.clone(),
+        })
+    }
+
+    /// The super nodes to ask: flag or environment before `config.toml`.
+    ///
+    /// # Errors
+    /// When none is named, or `config.toml` is wrong.
+    pub(crate) fn supers(&self) -> Result<Vec<SuperAddr>, Failure> {
+        let settings = self.home.settings()?;
+        let supers = if self.supers.is_empty() {
+            settings.supers
+        } else {
+            self.supers.clone()
+        };
+        if !supers.is_empty() {
+            return Ok(supers);
+        }
+        let file = self.home.folder().join("config.toml");
+        Err(Failure::usage("no super node is named").help(format!(
+            "name one with --super NODEID@HOST:PORT, in ORB_SUPER, or as `super = [\"…\"]` in {}",
+            file.display()
+        )))
+    }
+
+    /// Connects to the first super node that answers.
+    ///
+    /// Each command is a node of its own with a new key: a node's newer connection replaces its older
+    /// one, and several commands of one person run at the same time.
+    ///
+    /// # Errors
+    /// When no super node is named or can be reached.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        let owner = self.home.owner_key()?;
+        let builder = Client::builder()
+            .super_nodes(self.supers()?)
+            .owner_key(Some(owner));
+        Ok(builder.connect().await?)
+    }
+}

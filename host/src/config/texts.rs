@@ -1,0 +1,31 @@
+//! What the layers share: lists in files, lists over lists, what is missing.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::failure::Failure;
+
+/// Reads a list of texts, each in its type's own text form.
+pub(super) fn parsed<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    Vec::<String>::deserialize(deserializer)?
+        .iter()
+        .map(|text| text.parse().map_err(serde::de::Error::custom))
+        .collect()
+}
+
+/// The higher layer's list, or the lower one's if there is none.
+pub(super) fn either<T>(higher: Vec<T>, lower: Vec<T>) -> Vec<T> {
+    if higher.is_empty() { lower } else { higher }
+}
+
+/// A setting without a default that nobody gave.
+pub(super) fn missing(flag: &str, variable: &str, help: &str) -> Failure {
+    let message = format!("{flag} is missing (also {variable}, or in the file given with --config)");
+    Failure::usage(message).help(help)
+}
