@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::body::{Input, Output};
 use super::error::Broken;
-use super::exchange::{Exchange, unless_silent};
+use super::exchange::{Exchange, unless_dead, unless_silent};
 use super::failover::{Failure, Stage};
 use super::hosts::HostConnection;
 use crate::fault::{Fault, FaultKind};
@@ -69,7 +69,8 @@ impl Attempt<'_> {
             let mut exchange = Exchange::open(&self.host.connection).await?;
             self.progress.sent.store(true, Relaxed);
             exchange.request(self.request).await?;
-            let outcome = self.converse(&mut exchange, input, output).await?;
+            let talk = self.converse(&mut exchange, input, output);
+            let outcome = unless_dead(&self.host.connection, talk).await?;
             exchange.ended();
             Ok(outcome)
         };

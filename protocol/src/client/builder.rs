@@ -18,6 +18,7 @@ pub struct ClientBuilder {
     node_key: Option<NodeKey>,
     owner_key: Option<OwnerKey>,
     endpoint: Option<Endpoint>,
+    invite: String,
 }
 
 impl ClientBuilder {
@@ -40,6 +41,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn owner_key(mut self, key: Option<OwnerKey>) -> Self {
         self.owner_key = key;
+        self
+    }
+
+    /// An invitation that is shown when a revision is published, where the super node's policy asks for
+    /// one. Default: none.
+    #[must_use]
+    pub fn invite(mut self, invite: String) -> Self {
+        self.invite = invite;
         self
     }
 
@@ -67,6 +76,7 @@ impl ClientBuilder {
             hosts: Hosts::new(endpoint.clone()),
             memory: Memory::default(),
             owner_key: self.owner_key,
+            invite: self.invite,
             endpoint,
         };
         inner.uplink.connection().await?;

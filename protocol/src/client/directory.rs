@@ -16,8 +16,8 @@ use crate::quic::Connection;
 use crate::quic::body::{BodyReader, write_body};
 use crate::wire::call::Credential;
 use crate::wire::directory::{
-    Fetch, Fetched, HostHint, Inspect, Inspected, List, Listed, PAGE_MAX, Publish, PublishStep, Published,
-    ReadyReport, Replica, Resolve, Resolved, Summary, Versions, VersionsListed, WaitReady,
+    Fetch, Fetched, HostHint, INVITE, Inspect, Inspected, List, Listed, NOTE, PAGE_MAX, Publish, PublishStep,
+    Published, ReadyReport, Replica, Resolve, Resolved, Summary, Versions, VersionsListed, WaitReady,
 };
 use crate::wire::extension::Extensions;
 use crate::wire::{Info, NodeInfo, Request};
@@ -36,6 +36,8 @@ pub struct Resolution {
     pub manifest: Verified,
     /// Hosts that are ready, best first.
     pub hosts: Vec<HostHint>,
+    /// Why there are none, for a person; empty if there are some, or if the super node does not say.
+    pub note: String,
 }
 
 /// A function in a listing.
@@ -63,6 +65,8 @@ pub struct Inspection {
     pub manifest: Verified,
     /// Every host that holds it, should hold it, or refused to.
     pub replicas: Vec<Replica>,
+    /// Why they are fewer than wanted, for a person; empty if they are not.
+    pub note: String,
 }
 
 impl Client {
@@ -86,10 +90,14 @@ impl Client {
         head: SignedHead,
         artifact: Option<Bytes>,
     ) -> Result<Published, ClientError> {
+        let mut extensions = Extensions::none();
+        if !self.0.invite.is_empty() {
+            extensions = extensions.with(INVITE, self.0.invite.clone().into_bytes());
+        }
         let request = Publish {
             manifest,
             head,
-            extensions: Extensions::none(),
+            extensions,
         }
         .into();
         let mut tries = Tries::default();
@@ -165,6 +173,7 @@ impl Client {
         Ok(Inspection {
             manifest,
             replicas: inspected.replicas,
+            note: note(&inspected.extensions),
         })
     }
 
@@ -251,6 +260,7 @@ impl Inner {
         let resolution = Resolution {
             manifest,
             hosts: resolved.hosts,
+            note: note(&resolved.extensions),
         };
         self.memory.resolved(&resolution);
         Ok(resolution)
@@ -304,6 +314,11 @@ impl Inner {
         }
         Ok((revisions, page.more))
     }
+}
+
+/// What a super node says about hosts that are missing.
+fn note(extensions: &Extensions) -> String {
+    String::from_utf8_lossy(extensions.get(NOTE).unwrap_or_default()).into_owned()
 }
 
 /// A super node is not believed what the owner did not sign, nor that one function is another.

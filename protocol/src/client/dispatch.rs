@@ -31,7 +31,8 @@ const ATTACH_AFTER: [Duration; 3] = [
     Duration::from_millis(500),
     Duration::from_millis(1_500),
 ];
-/// How many of these are made for a call that can be repeated: it goes to another host instead.
+/// How many of these are made for a call that has started and can be repeated: then it goes to another
+/// host instead. One that has not started goes there at once.
 const ATTACHES_IF_REPEATABLE: usize = 1;
 /// What stands for no deadline, where the caller's lies beyond what a clock can say.
 const FAR: Duration = Duration::from_secs(1 << 32);
@@ -113,6 +114,7 @@ struct Dispatch<'a> {
 
 impl Dispatch<'_> {
     async fn run(&mut self, input: &mut Input, output: &mut Output) -> Result<CallReport, Fault> {
+        let mut note = String::new();
         for round in 0..ROUNDS {
             let resolution = self.resolve(round == 0, input).await?;
             while let Some(host) = self.next_host(&resolution, round) {
@@ -129,8 +131,9 @@ impl Dispatch<'_> {
                     return Err(fault);
                 }
             }
+            note = resolution.note;
         }
-        Err(verdict::no_host_left(&self.failed))
+        Err(verdict::no_host_left(&self.failed, &note))
     }
 
     /// Who can answer, and whether they would take this input.
@@ -227,7 +230,8 @@ impl Dispatch<'_> {
             let repeatable = self.is_repeatable(resolution, input, output);
             // A host that has not got the whole input cannot go on.
             let attachable = self.progress.input_sent();
-            let attachable = attachable && (tries < ATTACHES_IF_REPEATABLE || !repeatable);
+            let worth_it = failure.stage == Stage::Started && tries < ATTACHES_IF_REPEATABLE;
+            let attachable = attachable && (!repeatable || worth_it);
             if failure.next(Circumstances {
                 attachable,
                 repeatable,
@@ -281,10 +285,10 @@ impl Dispatch<'_> {
         }
     }
 
-    /// A connection to a host. With `proven` it is known to live at this moment.
-    async fn connect(&mut self, node: NodeId, proven: bool) -> Result<HostConnection, Failure> {
+    /// A connection to a host; `once`, if what is sent there must not be sent twice.
+    async fn connect(&mut self, node: NodeId, once: bool) -> Result<HostConnection, Failure> {
         let since = Instant::now();
-        let connected = self.client.hosts.connect(node, &self.client.uplink, proven).await;
+        let connected = self.client.hosts.connect(node, &self.client.uplink, once).await;
         self.times.connect += since.elapsed();
         connected.map_err(|fault| Failure {
             stage: self.progress.stage(),

@@ -23,6 +23,9 @@ pub(super) const CODE_SILENT: u32 = 2;
 
 /// A peer that was silent for this long is gone: three of the pings that it should have answered.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// A peer that was just sent something and from which nothing at all came for this long, not even an
+/// acknowledgement, may be gone: QUIC has sent it again two or three times by then.
+const FIRST_SIGN_MAX: Duration = Duration::from_secs(1);
 /// How often is looked whether something came.
 const SILENCE_STEP: Duration = Duration::from_millis(500);
 
@@ -126,13 +129,31 @@ pub(super) async fn unless_silent<T>(
 
 /// Waits until nothing came for [`SILENCE_MAX`]. Only for connections that are held: others may rest.
 async fn silence(connection: &Connection) {
-    let heard = || connection.quinn().stats().udp_rx.datagrams;
-    let (mut last, mut since) = (heard(), Instant::now());
+    let (mut last, mut since) = (heard(connection), Instant::now());
     while since.elapsed() < SILENCE_MAX {
         sleep(SILENCE_STEP).await;
-        let now = heard();
+        let now = heard(connection);
         if now != last {
             (last, since) = (now, Instant::now());
         }
     }
+}
+
+/// Runs a talk that has just sent something, unless no sign of life comes at all.
+pub(super) async fn unless_dead<T>(
+    connection: &Connection,
+    talk: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
+    let before = heard(connection);
+    tokio::pin!(talk);
+    match timeout(FIRST_SIGN_MAX, &mut talk).await {
+        Ok(result) => result,
+        Err(_) if heard(connection) == before => Err(Broken::Lost("it gives no sign of life".to_owned())),
+        Err(_) => talk.await,
+    }
+}
+
+/// How many datagrams came so far.
+pub(super) fn heard(connection: &Connection) -> u64 {
+    connection.quinn().stats().udp_rx.datagrams
 }

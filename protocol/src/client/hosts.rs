@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::{Broken, not_connected};
-use super::exchange::{CODE_SILENT, ask, within};
+use super::exchange;
 use super::memory::Recent;
 use super::slot::Slot;
 use super::uplink::Uplink;
@@ -20,9 +20,15 @@ const HOSTS_MAX: usize = 256;
 /// How long a connection to a host may take, and the proof that one is still there: a few round trips
 /// around the world, and little enough that a host that was killed costs little.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// A host that was heard this lately is taken to live. Calls in a row need no proof; a host that dies
-/// in this time may cost a call that must not run twice.
+/// A host that answered this lately is taken to live before a call that must not run twice is sent to
+/// it. Calls in a row need no proof; a host that dies in this time may cost such a call.
 const PROVEN: Duration = Duration::from_millis(100);
+/// The same for calls that may run twice: there a host that has died costs only time.
+const PROVEN_IF_REPEATABLE: Duration = Duration::from_secs(1);
+/// How long the proof may take at least, and in round trips: QUIC sends what is lost once more within
+/// two or three of them.
+const PROOF_MIN: Duration = Duration::from_millis(300);
+const PROOF_ROUND_TRIPS: u32 = 6;
 
 /// A connection to a host, by way of a super node.
 #[derive(Clone)]
@@ -48,33 +54,27 @@ impl HostConnection {
         self.via.hold()
     }
 
-    fn is_proven(&self) -> bool {
-        self.heard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
-            < PROVEN
-    }
-
-    /// Makes sure that the host still answers, before something is sent that may be sent only once.
-    async fn prove(&self) -> Result<(), Fault> {
-        if self.is_proven() {
+    /// Makes sure that the host still lives, unless it answered `lately`.
+    async fn prove(&self, lately: Duration) -> Result<(), Fault> {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.elapsed() < lately {
             return Ok(());
         }
-        match ask::<NodeInfo>(&self.connection, &Info::default().into(), CONNECT_TIMEOUT).await {
-            // Whatever it answers: it lives.
-            Ok(_) | Err(Broken::Fault(_)) => {
+        let before = exchange::heard(&self.connection);
+        let wait = (self.connection.rtt() * PROOF_ROUND_TRIPS).clamp(PROOF_MIN, CONNECT_TIMEOUT);
+        match exchange::ask::<NodeInfo>(&self.connection, &Info::default().into(), wait).await {
+            // It may be slow, but it acknowledges.
+            Err(Broken::Lost(_)) if !self.is_usable() || exchange::heard(&self.connection) == before => {}
+            _ => {
                 self.heard();
-                Ok(())
-            }
-            Err(Broken::Lost(why)) => {
-                self.connection.close(CODE_SILENT, "silent");
-                Err(Fault::new(
-                    FaultKind::NoLiveHost,
-                    format!("the host answers no more: {why}"),
-                ))
+                return Ok(());
             }
         }
+        self.connection.close(exchange::CODE_SILENT, "silent");
+        Err(Fault::new(
+            FaultKind::NoLiveHost,
+            "the host gives no sign of life",
+        ))
     }
 }
 
@@ -91,19 +91,21 @@ impl Hosts {
         }
     }
 
-    /// A connection to a host. With `proven` it is known to live at this moment.
+    /// A connection to a host. With `once` it is known to live at this moment, as far as that goes.
     pub(super) async fn connect(
         &self,
         host: NodeId,
         uplink: &Uplink,
-        proven: bool,
+        once: bool,
     ) -> Result<HostConnection, Fault> {
         let (connection, new) = self
             .slot(host)
             .get(HostConnection::is_usable, self.dial(host, uplink))
             .await?;
-        if proven && !new {
-            connection.prove().await?;
+        if !new {
+            connection
+                .prove(if once { PROVEN } else { PROVEN_IF_REPEATABLE })
+                .await?;
         }
         Ok(connection)
     }
@@ -124,7 +126,7 @@ impl Hosts {
             let connected = self.endpoint.connect_relayed(host, &via).await;
             connected.map_err(|error| Broken::Fault(not_connected(error)))
         };
-        let connection = within(CONNECT_TIMEOUT, dial)
+        let connection = exchange::within(CONNECT_TIMEOUT, dial)
             .await
             .map_err(|broken| match broken {
                 Broken::Fault(fault) => fault,

@@ -73,6 +73,8 @@ struct Inner {
     hosts: hosts::Hosts,
     memory: memory::Memory,
     owner_key: Option<OwnerKey>,
+    /// Empty: there is none.
+    invite: String,
 }
 
 impl Client {

@@ -68,7 +68,7 @@ pub(super) fn too_late(timeout: Duration) -> Fault {
 }
 
 /// No host is left to be tried.
-pub(super) fn no_host_left(failed: &[FailedAttempt]) -> Fault {
+pub(super) fn no_host_left(failed: &[FailedAttempt], note: &str) -> Fault {
     let of_kind = |kind| failed.iter().find(|attempt| attempt.fault.kind == kind);
     // What may have run says so, and what is overloaded may be called again.
     for kind in [FaultKind::HostLost, FaultKind::Overloaded] {
@@ -77,7 +77,8 @@ pub(super) fn no_host_left(failed: &[FailedAttempt]) -> Fault {
         }
     }
     let mut message = match failed.is_empty() {
-        true => "no live host is ready for this function".to_owned(),
+        true if note.is_empty() => "no live host is ready for this function".to_owned(),
+        true => format!("no live host is ready for this function: {note}"),
         false => "none of the hosts that hold this function answered:".to_owned(),
     };
     for attempt in failed {

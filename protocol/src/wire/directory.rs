@@ -13,6 +13,13 @@ pub const PAGE_MAX: u16 = 100;
 /// The most hosts named in one answer.
 pub const HOSTS_MAX: usize = 16;
 
+/// The extension of [`Resolved`] and [`Inspected`] that says why nobody, or too few, hold the function,
+/// for a person. UTF-8.
+pub const NOTE: u16 = 1;
+/// The extension of [`Publish`] that shows an invitation, where the super node's policy asks for one.
+/// UTF-8.
+pub const INVITE: u16 = 2;
+
 /// Asks for a function's live manifest and the hosts to call. Answer: [`Resolved`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolve {

@@ -139,6 +139,7 @@ async fn an_input_that_the_function_does_not_take_is_not_sent() {
 async fn what_is_not_there_is_told_apart() {
     let network = network::<0>(false, []).await;
     let error = network.call().await.unwrap_err();
+    assert!(error.to_string().ends_with("nobody is here"), "{error}");
     assert_eq!((error.kind(), error.may_have_run), (FaultKind::NoLiveHost, false));
 
     let nobodys = FunctionId::from_bytes([9; 32]);

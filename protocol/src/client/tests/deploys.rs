@@ -157,3 +157,20 @@ async fn a_field_out_of_bounds_is_the_callers_fault() {
         .await;
     assert_eq!(result.unwrap_err().kind(), FaultKind::InputInvalid);
 }
+
+#[tokio::test]
+async fn an_invitation_is_shown_if_there_is_one() {
+    let shop = shop().await;
+    shop.deploy("one", false).await.unwrap();
+    assert_eq!(shop.super_node.state().invite, None);
+    let builder = Client::builder().super_nodes(vec![shop.super_node.addr()]);
+    let client = builder.invite("welcome".to_owned()).connect().await.unwrap();
+    client
+        .deploy(&owner(), draft(), Bytes::from_static(b"two"), false)
+        .await
+        .unwrap();
+    assert_eq!(
+        shop.super_node.state().invite.as_deref(),
+        Some(b"welcome".as_slice())
+    );
+}

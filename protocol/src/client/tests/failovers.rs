@@ -137,7 +137,7 @@ async fn a_host_that_fails_a_started_call_is_replaced_only_if_it_is_idempotent()
 }
 
 #[tokio::test]
-async fn a_killed_host_costs_little_before_the_call_is_sent() {
+async fn a_killed_host_is_noticed_before_a_call_is_sent_that_may_run_once() {
     let network = network(false, [vec![], vec![]]).await;
     assert_eq!(network.call().await.unwrap().output, "1:in");
     network.hosts[0].freeze();
@@ -145,6 +145,18 @@ async fn a_killed_host_costs_little_before_the_call_is_sent() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(network.call().await.unwrap().output, "2:in");
     assert_eq!(network.calls(), [1, 1], "nothing was sent that may have run");
+}
+
+#[tokio::test]
+async fn a_killed_host_is_passed_over_at_once_by_a_call_that_may_run_twice() {
+    let network = network(true, [vec![], vec![]]).await;
+    assert_eq!(network.call().await.unwrap().output, "1:in");
+    network.hosts[0].freeze();
+    let answer = network.call().await.unwrap();
+    assert_eq!(
+        (answer.output.as_ref(), answer.report.attempts),
+        (b"2:in".as_slice(), 2)
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A host for tests: does with each call what it is told.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -62,6 +63,7 @@ struct Shared {
     started: Notify,
     cancelled: Notify,
     freeze: Notify,
+    frozen: AtomicBool,
 }
 
 pub(super) struct Host {
@@ -81,6 +83,7 @@ impl Host {
             started: Notify::new(),
             cancelled: Notify::new(),
             freeze: Notify::new(),
+            frozen: AtomicBool::new(false),
         });
         let (ready, is_ready) = oneshot::channel();
         let host = Arc::clone(&shared);
@@ -89,7 +92,8 @@ impl Host {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(run(host, super_node, ready));
+            runtime.block_on(run(Arc::clone(&host), super_node, ready));
+            host.frozen.store(true, Ordering::Release);
             // Nothing of this runtime moves any more, and its sockets stay open.
             loop {
                 std::thread::park();
@@ -110,6 +114,9 @@ impl Host {
     /// Stops the host as if it were killed.
     pub(super) fn freeze(&self) {
         self.shared.freeze.notify_one();
+        while !self.shared.frozen.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
     }
 
     /// Waits until a call hangs.

@@ -19,8 +19,8 @@ use crate::registry::compare;
 use crate::relay::RelayLimits;
 use crate::wire::codec::MESSAGE_LEN_MAX;
 use crate::wire::directory::{
-    Fetched, HostHint, List, Listed, Publish, PublishStep, Published, Resolved, RevisionEntry, Summary,
-    Versions, VersionsListed,
+    Fetched, HostHint, INVITE, List, Listed, NOTE, Publish, PublishStep, Published, Resolved, RevisionEntry,
+    Summary, Versions, VersionsListed,
 };
 use crate::wire::extension::Extensions;
 use crate::wire::{NodeInfo, Reply, Request};
@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) races: Vec<Verified>,
     /// Whether who asks for a function must say for whom.
     pub(super) wants_credential: bool,
+    /// The invitation of the last publisher.
+    pub(super) invite: Option<Vec<u8>>,
 }
 
 pub(super) struct Super {
@@ -168,6 +170,10 @@ fn look_up(state: &mut State, request: Request) -> Reply {
                 return missing();
             };
             let hosts = state.ready.get(&resolve.function).cloned().unwrap_or_default();
+            let extensions = match hosts.is_empty() {
+                true => Extensions::none().with(NOTE, b"nobody is here".to_vec()),
+                false => Extensions::none(),
+            };
             let hosts = hosts
                 .into_iter()
                 .map(|node| hint(node, manifest.version()))
@@ -175,7 +181,7 @@ fn look_up(state: &mut State, request: Request) -> Reply {
             ok(&Resolved {
                 manifest: manifest.signed().clone(),
                 hosts,
-                extensions: Extensions::none(),
+                extensions,
             })
         }
         Request::Versions(versions) => page_of_versions(state, &versions),
@@ -264,6 +270,7 @@ fn page_of_functions(state: &State, asked: &List) -> Reply {
 
 async fn take(state: &Mutex<State>, publish: Publish, send: &mut SendStream, recv: &mut RecvStream) {
     let manifest = publish.manifest.verify().unwrap();
+    state.lock().unwrap().invite = publish.extensions.get(INVITE).map(<[u8]>::to_vec);
     publish.head.verify_for(&manifest).unwrap();
     let wanted = {
         let state = state.lock().unwrap();
