@@ -5,7 +5,7 @@
 //! - [`builder`]: source to Wasm.
 //! - [`demo`]: a small network in child processes, put through the main job.
 //! - [`output`], [`failure`]: what commands print, and how they fail.
-//! - [`store`]: what daemons keep: data folder, artifacts, manifests.
+//! - [`supernode`]: `orb super`. [`store`]: what daemons keep: data folder, artifacts, manifests.
 //!
 //! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb=debug`).
 
@@ -21,8 +21,8 @@ mod local_sandbox;
 mod output;
 mod project;
 mod shutdown;
-#[expect(dead_code, reason = "the daemons that use it are yet to come")]
 mod store;
+mod supernode;
 
 mod templates;
 

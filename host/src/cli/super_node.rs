@@ -7,6 +7,7 @@ use clap::Args;
 use crate::config::{self, SuperLayer};
 use crate::failure::Failure;
 use crate::shutdown::Shutdown;
+use crate::supernode;
 
 /// Run a super node: the meeting point of callers and hosts, on a machine that others can reach
 #[derive(Debug, Args)]
@@ -32,11 +33,9 @@ impl SuperCommand {
             Some(path) => config::read(path)?,
             None => SuperLayer::default(),
         };
-        let _config = self.settings.over(file).resolve()?;
-        let mut shutdown = Shutdown::on_signals()
+        let config = self.settings.over(file).resolve()?;
+        let shutdown = Shutdown::on_signals()
             .map_err(|error| Failure::local(format!("cannot listen to signals: {error}")))?;
-        // supernode::run(config, shutdown).await
-        shutdown.requested().await;
-        Ok(())
+        Ok(supernode::run(config, shutdown).await?)
     }
 }

@@ -138,6 +138,11 @@ impl ObjectStore {
         self.path(hash).is_file()
     }
 
+    /// The length of its file in bytes, if there is one. Unchecked.
+    pub(crate) fn len(&self, hash: &ArtifactHash) -> Option<u64> {
+        fs::metadata(self.path(hash)).ok().map(|file| file.len())
+    }
+
     /// Removes an artifact; no error if there is none.
     ///
     /// # Errors
@@ -174,6 +179,11 @@ impl ObjectStore {
     /// [`ObjectError::Io`].
     pub(crate) fn free_bytes(&self) -> Result<u64, ObjectError> {
         files::free_bytes(&self.root).map_err(failed(&self.root, "measured"))
+    }
+
+    /// The error that says that there is no room here.
+    pub(crate) fn full(&self) -> ObjectError {
+        ObjectError::Full(self.root.to_path_buf())
     }
 
     fn path(&self, hash: &ArtifactHash) -> PathBuf {

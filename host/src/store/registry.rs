@@ -233,10 +233,6 @@ impl RegistryTables {
 
     /// A page of a function's manifests, newest first, only those below `before`; and whether there
     /// are more. `None` for a function that was never known.
-    #[expect(
-        clippy::type_complexity,
-        reason = "a page and whether there is more, or nothing"
-    )]
     pub(crate) fn versions(
         txn: &ReadTransaction,
         function: &FunctionId,
@@ -529,6 +525,14 @@ fn is_live(manifest: Option<&Verified>) -> bool {
 /// What a stored manifest says. Its signature was checked before it was stored.
 fn content(signed: &SignedManifest) -> Option<Manifest> {
     codec::decode(&signed.bytes).ok()
+}
+
+/// The artifact that a stored manifest publishes, if it does.
+pub(crate) fn artifact_of(signed: &SignedManifest) -> Option<ArtifactHash> {
+    match content(signed)?.action {
+        Action::Publish(publish) => Some(publish.artifact),
+        _ => None,
+    }
 }
 
 fn is_tombstone(signed: &SignedManifest) -> bool {

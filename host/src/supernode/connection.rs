@@ -1,0 +1,181 @@
+//! One peer's connection: a task for each of its streams.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orb_protocol::fault::{Fault, FaultKind};
+use orb_protocol::quic::frames::{FrameError, read_message_within, write_message};
+use orb_protocol::quic::{Connection, Incoming, RelayLink};
+use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
+use orb_protocol::wire::{Reply, Request};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::limits::ConnectionSlot;
+use super::{SuperNode, directory, faults, fetch, hosts, publish, ready, relay};
+
+/// How long a peer may take over the first message of a stream.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to read an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams that a caller may have open at a time: a busy program that opens relay sessions to many
+/// hosts. Hosts and whoever has not asked for anything yet make do with the endpoint's default.
+const CALLER_STREAMS: u32 = 64;
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// The connection.
+    pub(crate) connection: Connection,
+    /// Where it came from.
+    pub(crate) address: IpAddr,
+    /// Lets it open relay sessions and be their target.
+    pub(crate) relay: RelayLink,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// Towards the peer.
+    pub(crate) send: quinn::SendStream,
+    /// From the peer.
+    pub(crate) recv: quinn::RecvStream,
+}
+
+impl Exchange {
+    /// Sends a reply.
+    ///
+    /// # Errors
+    /// The stream or the connection ended, or the peer does not read.
+    pub(crate) async fn reply<T: Serialize>(&mut self, answer: Result<T, Fault>) -> Result<(), FrameError> {
+        let reply = Reply::from_result(answer);
+        tokio::time::timeout(ANSWER_TIMEOUT, write_message(&mut self.send, &reply))
+            .await
+            .unwrap_or(Err(FrameError::TimedOut(ANSWER_TIMEOUT)))
+    }
+}
+
+/// Shakes hands, and serves the peer until its connection ends.
+pub(crate) async fn serve(node: Arc<SuperNode>, incoming: Incoming, slot: ConnectionSlot) {
+    let address = incoming.remote_address();
+    let connection = match incoming.handshake().await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::debug!(%address, %error, "a handshake failed");
+            return;
+        }
+    };
+    let Some(relay) = node.endpoint.relay().map(|relay| relay.register(&connection)) else {
+        return;
+    };
+    let peer = Arc::new(Peer {
+        connection,
+        address: address.ip(),
+        relay,
+    });
+    tracing::debug!(peer = %peer.connection.peer(), %address, "connected");
+    // When this ends, so do the tasks: what they hold of the peer goes with them.
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = peer.connection.accept_bi() => match stream {
+                // QUIC lets the peer have only so many streams at a time.
+                Ok((send, recv)) => {
+                    let exchange = Exchange { send, recv };
+                    streams.spawn(handle(Arc::clone(&node), Arc::clone(&peer), exchange));
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %peer.connection.peer(), %error, "disconnected");
+                    break;
+                }
+            },
+            Some(ended) = streams.join_next() => if let Err(error) = ended {
+                tracing::error!(%error, "a request's task failed");
+            },
+        }
+    }
+    drop(slot);
+}
+
+async fn handle(node: Arc<SuperNode>, peer: Arc<Peer>, mut exchange: Exchange) {
+    let request = read_message_within(&mut exchange.recv, MESSAGE_LEN_MAX, REQUEST_TIMEOUT).await;
+    let done = match request {
+        Ok(request) => answer(&node, &peer, request, &mut exchange).await,
+        // Nobody is there to be answered.
+        Err(FrameError::Lost(_) | FrameError::Reset(_) | FrameError::Closed) => return,
+        Err(error) => {
+            tracing::debug!(peer = %peer.connection.peer(), %error, "a request cannot be read");
+            refuse(&mut exchange, faults::of_frame(&error)).await
+        }
+    };
+    if let Err(error) = done {
+        tracing::debug!(peer = %peer.connection.peer(), %error, "an answer was not taken");
+    }
+    // It may have been given up: then there is nothing to finish.
+    let _ = exchange.send.finish();
+}
+
+async fn answer(
+    node: &Arc<SuperNode>,
+    peer: &Peer,
+    request: Request,
+    exchange: &mut Exchange,
+) -> Result<(), FrameError> {
+    if !matches!(request, Request::Register(_)) {
+        peer.connection.set_peer_streams(CALLER_STREAMS);
+    }
+    match request {
+        Request::Resolve(asked) => exchange.reply(directory::resolve(node, &asked).await).await,
+        Request::List(asked) => exchange.reply(directory::list(node, &asked).await).await,
+        Request::Versions(asked) => exchange.reply(directory::versions(node, &asked).await).await,
+        Request::Inspect(asked) => exchange.reply(directory::inspect(node, &asked).await).await,
+        Request::Info(asked) => exchange.reply(directory::info(peer, &asked)).await,
+        Request::OpenRelay(asked) => exchange.reply(relay::open(node, peer, &asked).await).await,
+        Request::WaitReady(asked) => {
+            let answer = tokio::select! {
+                answer = ready::wait(node, &asked) => answer,
+                _ = exchange.send.stopped() => return Ok(()),
+            };
+            exchange.reply(answer).await
+        }
+        Request::Publish(asked) => {
+            let published = publish::publish(node, peer, asked, exchange).await;
+            log_refusal(peer, &published);
+            exchange.reply(published).await
+        }
+        Request::Fetch(asked) => match fetch::fetch(node, &asked, exchange).await {
+            Ok(()) => Ok(()),
+            Err(fault) => refuse(exchange, fault).await,
+        },
+        Request::Register(asked) => match hosts::register(node, peer, asked, exchange).await {
+            Ok(()) => Ok(()),
+            Err(fault) => {
+                tracing::info!(host = %peer.connection.peer(), reason = %fault, "host refused");
+                refuse(exchange, fault).await
+            }
+        },
+        Request::Call(_) | Request::Attach(_) | Request::RelayOffer(_) => {
+            let fault = Fault::new(FaultKind::Refused, "a super node runs no functions")
+                .help("resolve the function, and call one of its hosts");
+            refuse(exchange, fault).await
+        }
+        Request::Unknown(unknown) => {
+            let message = format!("this super node does not know requests of type {}", unknown.tag);
+            let fault = Fault::new(FaultKind::VersionMismatch, message).help("update the super node");
+            refuse(exchange, fault).await
+        }
+    }
+}
+
+fn log_refusal<T>(peer: &Peer, answer: &Result<T, Fault>) {
+    if let Err(fault) = answer
+        && matches!(fault.kind, FaultKind::Refused | FaultKind::Overloaded)
+    {
+        tracing::info!(peer = %peer.connection.peer(), address = %peer.address, rule = %fault, "publish refused");
+    }
+}
+
+async fn refuse(exchange: &mut Exchange, fault: Fault) -> Result<(), FrameError> {
+    exchange.reply::<()>(Err(fault)).await
+}

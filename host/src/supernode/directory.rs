@@ -1,0 +1,168 @@
+//! What clients ask about functions: resolve, list, versions, inspect; and who is here.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use orb_protocol::fault::{Fault, FaultKind};
+use orb_protocol::id::FunctionId;
+use orb_protocol::manifest::{SignedManifest, Verified};
+use orb_protocol::wire::directory::{
+    Inspect, Inspected, List, Listed, NOTE, PAGE_MAX, Resolve, Resolved, RevisionEntry, Summary, Versions,
+    VersionsListed,
+};
+use orb_protocol::wire::extension::Extensions;
+use orb_protocol::wire::{Info, NodeInfo, undecodable};
+
+use super::connection::Peer;
+use super::{SuperNode, faults};
+
+/// The most replicas that are described in one answer: four times what a function may ask for.
+const REPLICAS_SHOWN_MAX: usize = 256;
+
+/// A function's live revision, and who can answer for it.
+pub(crate) async fn resolve(node: &SuperNode, asked: &Resolve) -> Result<Resolved, Fault> {
+    check(&asked.extensions)?;
+    let live = live(node, asked.function).await?;
+    if live.is_tombstone() {
+        return Err(decommissioned(&live));
+    }
+    let hosts = node.driver.route(&asked.function);
+    let extensions = match hosts.is_empty() {
+        true => note(why_nobody(node, &live)),
+        false => Extensions::none(),
+    };
+    Ok(Resolved {
+        manifest: live.signed().clone(),
+        hosts,
+        extensions,
+    })
+}
+
+/// A page of the functions.
+pub(crate) async fn list(node: &SuperNode, asked: &List) -> Result<Listed, Fault> {
+    check(&asked.extensions)?;
+    let limit = usize::from(asked.limit.clamp(1, PAGE_MAX));
+    let (page, more) = node
+        .storage
+        .page(asked.owner, asked.after, limit, asked.decommissioned)
+        .await
+        .map_err(|error| faults::of_store(&error))?;
+    let functions = page.into_iter().map(|manifest| summary(node, manifest));
+    Ok(Listed {
+        functions: functions.collect(),
+        more,
+        extensions: Extensions::none(),
+    })
+}
+
+/// A page of a function's revisions, newest first.
+pub(crate) async fn versions(node: &SuperNode, asked: &Versions) -> Result<VersionsListed, Fault> {
+    check(&asked.extensions)?;
+    let page = node
+        .storage
+        .versions(asked.function, asked.before, PAGE_MAX.into())
+        .await
+        .map_err(|error| faults::of_store(&error))?;
+    let (revisions, more) = page.ok_or_else(not_found)?;
+    let revisions = revisions
+        .into_iter()
+        .map(|(manifest, has_artifact)| RevisionEntry {
+            manifest,
+            has_artifact,
+        });
+    Ok(VersionsListed {
+        revisions: revisions.collect(),
+        more,
+        extensions: Extensions::none(),
+    })
+}
+
+/// Where a function's replicas are.
+pub(crate) async fn inspect(node: &SuperNode, asked: &Inspect) -> Result<Inspected, Fault> {
+    check(&asked.extensions)?;
+    let live = live(node, asked.function).await?;
+    let mut replicas = node.driver.replicas(&asked.function);
+    replicas.truncate(REPLICAS_SHOWN_MAX);
+    Ok(Inspected {
+        manifest: live.signed().clone(),
+        replicas,
+        extensions: node
+            .driver
+            .shortage(&asked.function)
+            .map_or(Extensions::none(), note),
+    })
+}
+
+/// What this node is.
+pub(crate) fn info(peer: &Peer, asked: &Info) -> Result<NodeInfo, Fault> {
+    check(&asked.extensions)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(NodeInfo {
+        role: "super".to_owned(),
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+        time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        observed: peer.connection.remote_address().to_string(),
+        extensions: Extensions::none(),
+    })
+}
+
+/// The live manifest of a function that has one.
+///
+/// # Errors
+/// [`FaultKind::NotFound`].
+pub(crate) async fn live(node: &SuperNode, function: FunctionId) -> Result<Arc<Verified>, Fault> {
+    let live = node.storage.live(function).await;
+    live.map_err(|error| faults::of_store(&error))?
+        .ok_or_else(not_found)
+}
+
+/// The fault for a function that was ended.
+pub(crate) fn decommissioned(tombstone: &Verified) -> Fault {
+    let name = &tombstone.manifest().name;
+    let revision = tombstone.version().revision;
+    let message = format!("the function {name} was decommissioned by its owner (revision {revision})");
+    Fault::new(FaultKind::Decommissioned, message)
+        .help("its owner can publish it again with `orb deploy --resurrect`")
+}
+
+/// Whether a message's extensions hold nothing that this version must know and does not.
+pub(crate) fn check(extensions: &Extensions) -> Result<(), Fault> {
+    extensions.check(&[]).map_err(|error| undecodable(&error))
+}
+
+fn not_found() -> Fault {
+    Fault::new(FaultKind::NotFound, "this super node does not know the function")
+        .help("check owner and name with `orb list`, or deploy it first")
+}
+
+fn note(text: String) -> Extensions {
+    Extensions::none().with(NOTE, text.into_bytes())
+}
+
+fn why_nobody(node: &SuperNode, live: &Verified) -> String {
+    if let Some(shortage) = node.driver.shortage(&live.function()) {
+        return shortage;
+    }
+    let report = node.driver.ready_report(&live.function(), live.version());
+    match report.refused.first() {
+        Some((host, reason)) => format!("host {} refused: {reason}", host.short()),
+        None if report.pending.is_empty() => "no host that holds it has been heard of lately".to_owned(),
+        None => format!("{} hosts are fetching it", report.pending.len()),
+    }
+}
+
+fn summary(node: &SuperNode, manifest: SignedManifest) -> Summary {
+    // What is stored was verified when it came; a client verifies it again.
+    let verified = manifest.clone().verify().ok();
+    let ready = verified.map_or(0, |manifest| {
+        node.driver
+            .ready_report(&manifest.function(), manifest.version())
+            .ready
+            .len()
+    });
+    Summary {
+        manifest,
+        ready: u16::try_from(ready).unwrap_or(u16::MAX),
+        extensions: Extensions::none(),
+    }
+}

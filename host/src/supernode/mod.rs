@@ -1,0 +1,230 @@
+//! `orb super`: the meeting point of callers and hosts.
+//!
+//! - [`connection`]: a peer's connection; a task for each of its requests.
+//! - [`directory`], [`ready`], [`publish`], [`fetch`], [`relay`]: what peers ask for.
+//! - [`hosts`], [`outbox`]: control streams.
+//! - [`driver`]: gives the [`Coordinator`](orb_protocol::coordinator::Coordinator) its events, and
+//!   carries out what it decides.
+//! - [`storage`]: registry and artifacts. [`policy`], [`limits`]: who may, and how much.
+
+mod close;
+mod connection;
+mod directory;
+mod driver;
+mod faults;
+mod fetch;
+mod hosts;
+mod limits;
+mod outbox;
+mod policy;
+mod publish;
+mod ready;
+mod relay;
+mod storage;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use orb_protocol::quic::{BindError, Endpoint, EndpointConfig};
+use orb_protocol::relay::RelayLimits;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::config::SuperConfig;
+use crate::shutdown::Shutdown;
+use crate::store::blocking;
+use crate::store::datadir::{DataDir, Role};
+
+use driver::Driver;
+use limits::{Connections, PublishRate};
+use policy::Policy;
+use storage::Storage;
+
+/// How often the coordinator hears that time passes.
+const TICK: Duration = Duration::from_secs(1);
+/// How long publishes that are under way may take to finish at the end.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long peers may take to hear that this node ends.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// What all tasks of a super node share.
+#[derive(Debug)]
+pub(crate) struct SuperNode {
+    endpoint: Endpoint,
+    storage: Storage,
+    driver: Arc<Driver>,
+    policy: Policy,
+    publish_rate: PublishRate,
+    /// Places for publishes under way.
+    publishes: Arc<Semaphore>,
+    /// Places for those who wait for hosts.
+    waiting: Semaphore,
+    /// KiB of memory for artifacts under way.
+    memory: Semaphore,
+}
+
+/// Runs a super node until its end is wished for.
+///
+/// # Errors
+/// What kept it from starting, or from ending in order. While it runs it outlives every error.
+pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::Result<()> {
+    let path = config.data.clone();
+    let (dir, storage, driver) = blocking(move || open(&path)).await?;
+    let endpoint = bind(&config, &dir)?;
+    let connections = Connections::new(config.address_connections_max);
+    let node = Arc::new(SuperNode {
+        endpoint: endpoint.clone(),
+        storage,
+        driver,
+        policy: Policy::new(&config),
+        publish_rate: PublishRate::default(),
+        publishes: Arc::new(Semaphore::new(publish::PUBLISHES_MAX)),
+        waiting: Semaphore::new(ready::WAITING_MAX),
+        memory: Semaphore::new(fetch::MEMORY_KIB),
+    });
+    let address = format!("{}@{}", endpoint.node_id(), reachable(endpoint.local_addr()?));
+    dir.write_address(&address)?;
+    tracing::info!(%address, data = %dir.path().display(), "super node ready");
+    let peers = serve(&node, &connections, &mut shutdown).await;
+    end(node, peers, dir).await
+}
+
+fn open(path: &std::path::Path) -> anyhow::Result<(DataDir, Storage, Arc<Driver>)> {
+    let dir = DataDir::open(path, Role::Super)?;
+    let storage = Storage::open(&dir)?;
+    let driver = Driver::new();
+    let mut functions = 0u64;
+    storage.all_live(|manifest| {
+        functions += 1;
+        driver.on_manifest(&manifest);
+    })?;
+    tracing::info!(functions, "registry loaded");
+    Ok((dir, storage, driver))
+}
+
+/// Binds the port that was asked for, or the one that was chosen for `:0` at the first start.
+fn bind(config: &SuperConfig, dir: &DataDir) -> anyhow::Result<Endpoint> {
+    let mut listen = config.listen;
+    let chosen = listen.port() == 0;
+    if chosen && let Some(port) = dir.kept_port()? {
+        listen.set_port(port);
+    }
+    let mut settings = EndpointConfig::new(dir.node_key()?, listen);
+    settings.relay = Some(RelayLimits {
+        sessions: config.relay_sessions_max as usize,
+        sessions_per_target: config.relay_node_sessions_max as usize,
+        bytes_per_s: config.relay_node_bytes_per_second,
+        ..RelayLimits::default()
+    });
+    let endpoint = Endpoint::bind(settings).map_err(|error| explain(error, chosen && listen.port() != 0))?;
+    if chosen {
+        dir.keep_port(endpoint.local_addr()?.port())?;
+    }
+    Ok(endpoint)
+}
+
+fn explain(error: BindError, kept: bool) -> anyhow::Error {
+    let in_use =
+        matches!(&error, BindError::Address { source, .. } if source.kind() == io::ErrorKind::AddrInUse);
+    let error = anyhow::Error::from(error);
+    if in_use && kept {
+        return error.context(
+            "the port that this super node has had so far is taken: end what uses it, or choose another with --listen",
+        );
+    }
+    error
+}
+
+/// The address to dial for what is bound at `local`: an unspecified one stands for the interface that
+/// leads out of this machine.
+fn reachable(local: SocketAddr) -> SocketAddr {
+    let (any, outside, loopback): (IpAddr, IpAddr, IpAddr) = match local.ip() {
+        // From the ranges for documentation: nothing is sent there, the system only says by which way
+        // it would go.
+        IpAddr::V4(ip) if ip.is_unspecified() => (
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::new(192, 0, 2, 1).into(),
+            Ipv4Addr::LOCALHOST.into(),
+        ),
+        IpAddr::V6(ip) if ip.is_unspecified() => (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+            Ipv6Addr::LOCALHOST.into(),
+        ),
+        _ => return local,
+    };
+    let way_out = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((outside, 9))?;
+        socket.local_addr()
+    });
+    let ip = way_out.map_or(loopback, |address| address.ip());
+    SocketAddr::new(ip, local.port())
+}
+
+/// Takes connections until the end is wished for. Returns the tasks that serve them.
+async fn serve(
+    node: &Arc<SuperNode>,
+    connections: &Arc<Connections>,
+    shutdown: &mut Shutdown,
+) -> JoinSet<()> {
+    let mut peers = JoinSet::new();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return peers,
+            _ = ticks.tick() => node.driver.tick(),
+            Some(incoming) = node.endpoint.accept() => {
+                let address = incoming.remote_address();
+                match connections.admit(address.ip()) {
+                    Some(slot) => {
+                        peers.spawn(connection::serve(Arc::clone(node), incoming, slot));
+                    }
+                    None => {
+                        tracing::debug!(%address, rule = "address_connections_max", "connection refused");
+                        incoming.refuse();
+                    }
+                }
+            }
+            Some(ended) = peers.join_next() => if let Err(error) = ended {
+                tracing::error!(%error, "a connection's task failed");
+            },
+        }
+    }
+}
+
+/// Lets publishes finish, says goodbye, and closes the store.
+async fn end(node: Arc<SuperNode>, mut peers: JoinSet<()>, dir: DataDir) -> anyhow::Result<()> {
+    let all = u32::try_from(publish::PUBLISHES_MAX).unwrap_or(u32::MAX);
+    let hosts = node.driver.hosts();
+    // Whoever comes from now on finds no place.
+    match timeout(DRAIN_MAX, node.publishes.acquire_many(all)).await {
+        Ok(places) => places.into_iter().for_each(tokio::sync::SemaphorePermit::forget),
+        Err(_) => tracing::warn!("a publish did not finish in time"),
+    }
+    node.endpoint.close(close::ENDING, "the super node is ending");
+    let _ = timeout(GOODBYE_MAX, node.endpoint.wait_idle()).await;
+    peers.shutdown().await;
+    tracing::info!(hosts, "super node ended");
+    let closed = blocking(move || {
+        let Some(node) = Arc::into_inner(node) else {
+            return Ok(false);
+        };
+        node.storage.close()?;
+        dir.close()?;
+        anyhow::Ok(true)
+    });
+    if !closed.await.context("the store could not be closed in order")? {
+        tracing::warn!("something still uses the store: the next start checks it");
+    }
+    Ok(())
+}

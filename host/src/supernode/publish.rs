@@ -1,0 +1,357 @@
+//! Taking in revisions.
+//!
+//! Everything that can be refused is refused before anything is stored; then the artifact is made
+//! durable, then the manifest, and only then hosts and publisher hear of it. A kill at any moment
+//! leaves either nothing that counts or the whole.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use orb_protocol::fault::{Fault, FaultKind};
+use orb_protocol::head::SignedHead;
+use orb_protocol::id::ArtifactHash;
+use orb_protocol::manifest::{Action, Kind, ManifestError, Publish, Verified, Version};
+use orb_protocol::quic::body::BodyReader;
+use orb_protocol::quic::frames::FrameError;
+use orb_protocol::registry::{Merge, compare};
+use orb_protocol::wire::directory::{INVITE, PublishStep, Published};
+use orb_protocol::wire::extension::Extensions;
+use orb_protocol::wire::{directory, undecodable};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::connection::{Exchange, Peer};
+use super::storage::Pin;
+use super::{SuperNode, faults, fetch};
+use crate::store::blocking;
+use crate::store::objects::ObjectError;
+use crate::store::registry::Recorded;
+
+/// Publishes under way at once. Each holds a stream, and waits for memory with the others.
+pub(crate) const PUBLISHES_MAX: usize = 64;
+/// How long a publisher may be silent while it sends the artifact.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How long it may take over it: 32 MiB at 64 KiB per second.
+const UPLOAD_MAX: Duration = Duration::from_secs(512);
+/// How far a revision may jump ahead of the live one. Numbers are counted up one by one; a device of
+/// the same owner may be ahead, but whoever burns the numbers would end the function.
+const REVISION_JUMP_MAX: u64 = 1 << 20;
+
+/// What a publisher wants, checked as far as it can be without the store.
+struct Candidate {
+    manifest: Arc<Verified>,
+    head: SignedHead,
+    /// It shows an invitation that counts.
+    by_invitation: bool,
+}
+
+/// Takes a revision in; asks for its artifact if it is not here.
+///
+/// # Errors
+/// The fault to answer with.
+pub(crate) async fn publish(
+    node: &Arc<SuperNode>,
+    peer: &Peer,
+    asked: directory::Publish,
+    exchange: &mut Exchange,
+) -> Result<Published, Fault> {
+    let place = Arc::clone(&node.publishes)
+        .try_acquire_owned()
+        .map_err(|_| faults::overloaded("this super node takes in as many revisions as it can at once"))?;
+    node.publish_rate
+        .admit(Instant::now(), peer.address)
+        .map_err(|wait| too_often(peer, wait))?;
+    let candidate = admit(node, asked).await?;
+    let step = |want_artifact| PublishStep {
+        want_artifact,
+        extensions: Extensions::none(),
+    };
+    let mut uploaded = false;
+    let pin = match candidate.manifest.publish() {
+        None => None,
+        Some(wanted) => {
+            let pin = node.storage.pin(wanted.artifact).await;
+            let _memory = fetch::memory(node, wanted.artifact_bytes).await?;
+            if !is_here(node, wanted).await? {
+                exchange
+                    .reply(Ok(step(true)))
+                    .await
+                    .map_err(|error| lost(&error))?;
+                let bytes = upload(wanted, exchange).await?;
+                store(node, &pin, wanted, bytes).await?;
+                uploaded = true;
+            }
+            Some(pin)
+        }
+    };
+    if !uploaded {
+        exchange
+            .reply(Ok(step(false)))
+            .await
+            .map_err(|error| lost(&error))?;
+    }
+    // The publisher may go away; what is recorded is told to the hosts all the same.
+    let recording = record(Arc::clone(node), candidate, uploaded, pin, place);
+    tokio::spawn(recording).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a revision could not be recorded");
+        Err(Fault::new(
+            FaultKind::Internal,
+            "the super node failed over this revision",
+        ))
+    })
+}
+
+/// Checks signature, head, policy, and whether the registry would take it.
+async fn admit(node: &SuperNode, asked: directory::Publish) -> Result<Candidate, Fault> {
+    asked
+        .extensions
+        .check(&[INVITE])
+        .map_err(|error| undecodable(&error))?;
+    let manifest = asked.manifest.verify().map_err(|error| not_verified(&error))?;
+    asked.head.verify_for(&manifest).map_err(|_| {
+        Fault::new(
+            FaultKind::Unverified,
+            "the head that came with the manifest is not this manifest's",
+        )
+        .help("sign both anew")
+    })?;
+    let owner = manifest.manifest().owner;
+    let used = node
+        .storage
+        .owner_use(owner)
+        .await
+        .map_err(|error| faults::of_store(&error))?;
+    let by_invitation = node
+        .policy
+        .admit_owner(&owner, used.invited, asked.extensions.get(INVITE))?;
+    if let Some(publish) = manifest.publish() {
+        node.policy.admit_artifact(publish.artifact_bytes)?;
+    }
+    let live = node.storage.live(manifest.function()).await;
+    let live = live.map_err(|error| faults::of_store(&error))?;
+    follows(live.as_deref(), &manifest)?;
+    Ok(Candidate {
+        manifest: Arc::new(manifest),
+        head: asked.head,
+        by_invitation,
+    })
+}
+
+/// Whether a manifest may come after the live one.
+fn follows(live: Option<&Verified>, manifest: &Verified) -> Result<(), Fault> {
+    let refuse = |message: String| Err(Fault::new(FaultKind::Refused, message));
+    let (new, action) = (manifest.version(), &manifest.manifest().action);
+    if matches!(action, Action::Unknown(_)) {
+        let message = "the revision does something that this super node does not know";
+        return Err(Fault::new(FaultKind::VersionMismatch, message).help("update the super node"));
+    }
+    let Some(live) = live else {
+        return match action {
+            Action::Decommission(_) => Err(Fault::new(
+                FaultKind::NotFound,
+                "there is no such function to decommission",
+            )
+            .help("check the name, and that the key is its owner's")),
+            _ => Ok(()),
+        };
+    };
+    match compare(Some(live), manifest) {
+        Merge::Same => Ok(()),
+        Merge::Older => Err(older(live, new)),
+        Merge::New | Merge::Newer => {
+            let old = live.version();
+            let is_next_life = new.generation > old.generation;
+            if live.is_tombstone() && manifest.is_tombstone() {
+                return Err(super::directory::decommissioned(live));
+            }
+            if is_next_life && !live.is_tombstone() {
+                return refuse(format!(
+                    "generation {} would begin while generation {} is live: only a function that was decommissioned gets a new generation",
+                    new.generation, old.generation
+                ));
+            }
+            if !is_next_life && new.revision > old.revision + REVISION_JUMP_MAX {
+                return refuse(format!(
+                    "revision {} is too far ahead of the live revision {}",
+                    new.revision, old.revision
+                ));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Whether the artifact is stored here, sound, and what the manifest says it is.
+async fn is_here(node: &SuperNode, wanted: &Publish) -> Result<bool, Fault> {
+    match node.storage.artifact(wanted.artifact).await {
+        Ok(bytes) => examine(wanted, bytes).await.map(|_| true),
+        Err(ObjectError::Missing(_) | ObjectError::Damaged(_)) => Ok(false),
+        Err(error) => Err(faults::of_object(&error)),
+    }
+}
+
+async fn upload(wanted: &Publish, exchange: &mut Exchange) -> Result<Bytes, Fault> {
+    let reading = async {
+        let mut body = BodyReader::new(&mut exchange.recv, wanted.artifact_bytes);
+        let mut bytes = Vec::new();
+        loop {
+            let next = tokio::time::timeout(SILENCE_MAX, body.next())
+                .await
+                .unwrap_or(Err(FrameError::TimedOut(SILENCE_MAX)));
+            match next? {
+                Some(chunk) => bytes.extend_from_slice(&chunk),
+                None => return Ok(bytes),
+            }
+        }
+    };
+    let read = tokio::time::timeout(UPLOAD_MAX, reading)
+        .await
+        .unwrap_or(Err(FrameError::TimedOut(UPLOAD_MAX)));
+    match read {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(FrameError::TooLong { .. }) => Err(other_length(wanted, "more")),
+        Err(error) => Err(faults::of_frame(&error)),
+    }
+}
+
+async fn store(node: &SuperNode, pin: &Pin, wanted: &Publish, bytes: Bytes) -> Result<(), Fault> {
+    let bytes = examine(wanted, bytes).await?;
+    node.storage
+        .put(pin, bytes)
+        .await
+        .map_err(|error| faults::of_object(&error))
+}
+
+/// Checks bytes against everything that the manifest says of them.
+async fn examine(wanted: &Publish, bytes: Bytes) -> Result<Bytes, Fault> {
+    let len = bytes.len() as u64;
+    if len != wanted.artifact_bytes {
+        return Err(other_length(wanted, &len.to_string()));
+    }
+    let artifact = wanted.artifact;
+    let (bytes, admitted) = blocking(move || {
+        let found = ArtifactHash::of(&bytes);
+        if found != artifact {
+            let wanted = artifact;
+            return Err(faults::of_object(&ObjectError::Mismatch { wanted, found }));
+        }
+        let admitted = orb_runtime::admit(&bytes).map_err(|error| not_admitted(&error))?;
+        Ok((bytes, admitted))
+    })
+    .await?;
+    let kind = match admitted.kind {
+        orb_runtime::Kind::Command => Kind::Command,
+        orb_runtime::Kind::JavyFunction => Kind::JavyFunction,
+        orb_runtime::Kind::JavyScript => Kind::JavyScript,
+    };
+    let engine = wanted.engine.map(|engine| *engine.as_bytes());
+    if kind != wanted.kind || engine != admitted.engine {
+        let message = "the manifest says that the artifact is another kind of program, or for another engine, than it is";
+        return Err(
+            Fault::new(FaultKind::Unverified, message).help("build and deploy it with one version of orb")
+        );
+    }
+    Ok(bytes)
+}
+
+/// Makes the revision live: durably, then for the hosts.
+async fn record(
+    node: Arc<SuperNode>,
+    candidate: Candidate,
+    uploaded: bool,
+    pin: Option<Pin>,
+    place: OwnedSemaphorePermit,
+) -> Result<Published, Fault> {
+    let Candidate {
+        manifest,
+        head,
+        by_invitation,
+    } = candidate;
+    let limits = node.policy.owner_limits;
+    let recorded = node.storage.record(&manifest, head, limits, by_invitation).await;
+    drop(pin);
+    match recorded.map_err(|error| faults::of_store(&error))? {
+        Recorded::Stored { before, .. } => log(&manifest, before.as_deref(), uploaded),
+        Recorded::Same => {}
+        // Another device was faster.
+        Recorded::Older(live) => return Err(older(&live, manifest.version())),
+        Recorded::OverQuota(over) => {
+            return Err(Fault::new(FaultKind::Refused, format!("over quota: {over}"))
+                .help("decommission functions that are not needed, or ask the operator for more"));
+        }
+    }
+    let (assigned, shortage) = node.driver.on_manifest(&manifest);
+    drop(place);
+    Ok(Published {
+        version: manifest.version(),
+        assigned,
+        note: shortage.unwrap_or_default(),
+        extensions: Extensions::none(),
+    })
+}
+
+fn log(manifest: &Verified, before: Option<&Verified>, uploaded: bool) {
+    let (owner, name) = (manifest.manifest().owner, &manifest.manifest().name);
+    let function = manifest.function();
+    let Version { generation, revision } = manifest.version();
+    let artifact = manifest.publish().map(|publish| publish.artifact);
+    let old = before.and_then(|before| before.publish().map(|publish| publish.artifact));
+    let event = match artifact {
+        None => "decommissioned",
+        // Its bytes were here already, and they are not those of the revision before.
+        Some(_) if !uploaded && old.is_some() && old != artifact => "rolled back",
+        Some(_) => "published",
+    };
+    let artifact = artifact.map(|artifact| artifact.short()).unwrap_or_default();
+    tracing::info!(%owner, %name, %function, generation, revision, artifact, "{event}");
+}
+
+fn older(live: &Verified, new: Version) -> Fault {
+    let old = live.version();
+    if live.is_tombstone() && new.generation <= old.generation {
+        return super::directory::decommissioned(live);
+    }
+    let message = format!(
+        "revision {} is not newer than revision {}, which is live here",
+        new.revision, old.revision
+    );
+    Fault::new(FaultKind::Refused, message).help("another device published meanwhile: deploy again")
+}
+
+fn too_often(peer: &Peer, wait: Duration) -> Fault {
+    let message = format!("too many revisions come from {}", peer.address);
+    Fault {
+        retry_after_ms: u32::try_from(wait.as_millis()).ok(),
+        ..faults::overloaded(message)
+    }
+}
+
+fn not_verified(error: &ManifestError) -> Fault {
+    let kind = match error {
+        ManifestError::Signature | ManifestError::Owner => FaultKind::Unverified,
+        ManifestError::Decode(error) => return undecodable(error),
+        ManifestError::TooLong(_) | ManifestError::Field { .. } => FaultKind::InputInvalid,
+    };
+    Fault::new(kind, error.to_string())
+}
+
+fn not_admitted(error: &orb_runtime::AdmissionError) -> Fault {
+    let kind = match error.is_compile_limit() {
+        true => FaultKind::CompileLimit,
+        false => FaultKind::Refused,
+    };
+    Fault::new(kind, format!("the artifact is not admitted: {error}"))
+}
+
+fn other_length(wanted: &Publish, found: &str) -> Fault {
+    let message = format!(
+        "the manifest says that the artifact has {} bytes, and it has {found}",
+        wanted.artifact_bytes
+    );
+    Fault::new(FaultKind::Unverified, message)
+}
+
+/// Nobody hears this fault: its hearer is gone.
+fn lost(error: &FrameError) -> Fault {
+    faults::of_frame(error)
+}

@@ -1,0 +1,49 @@
+//! Waiting until hosts are ready for a revision.
+
+use std::time::Duration;
+
+use orb_protocol::fault::Fault;
+use orb_protocol::wire::directory::{ReadyReport, WaitReady};
+use tokio::time::Instant;
+
+use super::{SuperNode, directory, faults};
+
+/// The longest wait that is granted. Whoever wants more asks again.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How many may wait at once: each is asked anew after every change, so they cost time, not memory.
+pub(crate) const WAITING_MAX: usize = 1_024;
+/// Hosts that are named in a report, in each of its lists: four times what a function may ask for.
+const HOSTS_SHOWN_MAX: usize = 256;
+
+/// Waits until enough hosts are ready for a version, or the time is over.
+pub(crate) async fn wait(node: &SuperNode, asked: &WaitReady) -> Result<ReadyReport, Fault> {
+    directory::check(&asked.extensions)?;
+    let _place = node
+        .waiting
+        .try_acquire()
+        .map_err(|_| faults::overloaded("too many wait for hosts to become ready"))?;
+    let live = directory::live(node, asked.function).await?;
+    if live.is_tombstone() {
+        return Err(directory::decommissioned(&live));
+    }
+    let until = Instant::now() + Duration::from_millis(asked.wait_ms.into()).min(WAIT_MAX);
+    let mut changes = node.driver.changes();
+    loop {
+        let report = node.driver.ready_report(&asked.function, asked.version);
+        if report.ready.len() >= usize::from(asked.count) {
+            return Ok(shortened(report));
+        }
+        // The driver lives as long as the node, so there always is somebody to say that it changed.
+        let changed = tokio::time::timeout_at(until, changes.changed()).await;
+        if changed.is_err() {
+            return Ok(shortened(report));
+        }
+    }
+}
+
+fn shortened(mut report: ReadyReport) -> ReadyReport {
+    report.ready.truncate(HOSTS_SHOWN_MAX);
+    report.pending.truncate(HOSTS_SHOWN_MAX);
+    report.refused.truncate(HOSTS_SHOWN_MAX);
+    report
+}

@@ -1,0 +1,474 @@
+//! What a super node keeps, for its tasks: the registry and the artifacts, without blocking them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use orb_protocol::head::SignedHead;
+use orb_protocol::id::{ArtifactHash, FunctionId, OwnerId};
+use orb_protocol::manifest::{SignedManifest, Verified, Version};
+
+use crate::store::blocking;
+use crate::store::committer::Committer;
+use crate::store::database::{Database, StoreError};
+use crate::store::datadir::DataDir;
+use crate::store::objects::{ObjectError, ObjectStore};
+use crate::store::registry::{OwnerLimits, OwnerUse, Recorded, RegistryTables, artifact_of};
+
+/// Live manifests that are kept in memory: the functions that are called all the time. They cost about
+/// 1 KiB each.
+const LIVE_CACHED_MAX: usize = 8_192;
+/// Room that artifacts leave on the disk, in bytes: the database has to be able to go on, be it only
+/// to store the decommission that makes room.
+const RESERVE_BYTES: u64 = 512 << 10;
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The artifacts.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// No thread.
+    #[error("no thread can be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The registry and the artifacts.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    database: Arc<Database>,
+    committer: Committer,
+    shelf: Arc<Shelf>,
+    live: Mutex<LiveCache>,
+}
+
+/// The artifacts, and who is about to need one.
+#[derive(Debug)]
+struct Shelf {
+    database: Arc<Database>,
+    objects: ObjectStore,
+    /// How many publishes of an artifact are under way: until they are recorded nothing else says that
+    /// it is needed. At most one entry for each publish that is let in at once.
+    pins: Mutex<HashMap<ArtifactHash, usize>>,
+}
+
+/// Keeps an artifact from being removed.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    shelf: Arc<Shelf>,
+    artifact: ArtifactHash,
+}
+
+#[derive(Debug, Default)]
+struct LiveCache {
+    manifests: HashMap<FunctionId, Arc<Verified>>,
+    /// Counts changes, so that what was read before one is not kept after it.
+    changes: u64,
+}
+
+impl Storage {
+    /// Opens what is in a data folder, checked after an unclean stop, and clears away artifacts that
+    /// were stored for a publish that was never finished. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn open(dir: &DataDir) -> Result<Self, OpenError> {
+        if dir.stopped_uncleanly() {
+            tracing::warn!("the last stop was not a clean one: the database is checked");
+        }
+        let database = Arc::new(Database::open(&dir.database(), dir.stopped_uncleanly())?);
+        RegistryTables::prepare(&database)?;
+        let shelf = Arc::new(Shelf {
+            database: Arc::clone(&database),
+            objects: ObjectStore::open(&dir.objects())?,
+            pins: Mutex::default(),
+        });
+        shelf.sweep()?;
+        Ok(Self {
+            committer: Committer::start(Arc::clone(&database))?,
+            database,
+            shelf,
+            live: Mutex::default(),
+        })
+    }
+
+    /// Gives every live manifest to `each`. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn all_live(&self, each: impl FnMut(Verified)) -> Result<(), StoreError> {
+        self.database.read(|txn| RegistryTables::all_live(txn, each))
+    }
+
+    /// The function's live manifest: a revision or its tombstone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn live(&self, function: FunctionId) -> Result<Option<Arc<Verified>>, StoreError> {
+        let changes = {
+            let cache = lock(&self.live);
+            if let Some(manifest) = cache.manifests.get(&function) {
+                return Ok(Some(Arc::clone(manifest)));
+            }
+            cache.changes
+        };
+        let database = Arc::clone(&self.database);
+        let read = move || database.read(|txn| RegistryTables::live(txn, &function));
+        let manifest = blocking(read).await?.map(Arc::new);
+        if let Some(manifest) = &manifest {
+            let mut cache = lock(&self.live);
+            if cache.changes == changes {
+                cache.keep(manifest);
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Joins a manifest into the registry, durably. What it makes superfluous is removed.
+    ///
+    /// To be called in a task that nobody cancels: others hear of the manifest only when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was changed then.
+    pub(crate) async fn record(
+        &self,
+        manifest: &Arc<Verified>,
+        head: SignedHead,
+        limits: OwnerLimits,
+        invited: bool,
+    ) -> Result<Recorded, StoreError> {
+        let new = Arc::clone(manifest);
+        let recorded = self
+            .committer
+            .write(move |txn| RegistryTables::record(txn, &new, &head, &limits, invited))
+            .await?;
+        if let Recorded::Stored { unneeded, .. } = &recorded {
+            lock(&self.live).forget(&manifest.function());
+            self.remove(unneeded.clone()).await;
+        }
+        Ok(recorded)
+    }
+
+    /// See [`RegistryTables::page`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn page(
+        &self,
+        owner: Option<OwnerId>,
+        after: Option<FunctionId>,
+        limit: usize,
+        decommissioned: bool,
+    ) -> Result<(Vec<SignedManifest>, bool), StoreError> {
+        let database = Arc::clone(&self.database);
+        let read = move || {
+            database
+                .read(|txn| RegistryTables::page(txn, owner.as_ref(), after.as_ref(), limit, decommissioned))
+        };
+        blocking(read).await
+    }
+
+    /// See [`RegistryTables::versions`]; with each manifest, whether its artifact is here.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn versions(
+        &self,
+        function: FunctionId,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Option<(Vec<(SignedManifest, bool)>, bool)>, StoreError> {
+        let shelf = Arc::clone(&self.shelf);
+        let read = move || {
+            let versions =
+                |txn: &redb::ReadTransaction| RegistryTables::versions(txn, &function, before, limit);
+            let Some((page, more)) = shelf.database.read(versions)? else {
+                return Ok(None);
+            };
+            let page = page.into_iter().map(|signed| {
+                let artifact = artifact_of(&signed);
+                let here = artifact.is_some_and(|artifact| shelf.objects.contains(&artifact));
+                (signed, here)
+            });
+            Ok(Some((page.collect(), more)))
+        };
+        blocking(read).await
+    }
+
+    /// What an owner uses.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn owner_use(&self, owner: OwnerId) -> Result<OwnerUse, StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || database.read(|txn| RegistryTables::owner_use(txn, &owner))).await
+    }
+
+    /// Keeps an artifact from being removed, whether it is here already or not.
+    pub(crate) async fn pin(&self, artifact: ArtifactHash) -> Pin {
+        let shelf = Arc::clone(&self.shelf);
+        let pin = move || {
+            *lock(&shelf.pins).entry(artifact).or_default() += 1;
+            Pin { shelf, artifact }
+        };
+        // The lock is held while a file is removed.
+        blocking(pin).await
+    }
+
+    /// The length of an artifact's file in bytes, if there is one. Unchecked.
+    pub(crate) async fn artifact_len(&self, artifact: ArtifactHash) -> Option<u64> {
+        let shelf = Arc::clone(&self.shelf);
+        blocking(move || shelf.objects.len(&artifact)).await
+    }
+
+    /// The bytes of an artifact, checked against its hash.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub(crate) async fn artifact(&self, artifact: ArtifactHash) -> Result<Bytes, ObjectError> {
+        let shelf = Arc::clone(&self.shelf);
+        blocking(move || shelf.objects.get(&artifact).map(Bytes::from)).await
+    }
+
+    /// Stores a pinned artifact durably.
+    ///
+    /// # Errors
+    /// [`ObjectError`]; nothing is left behind then.
+    pub(crate) async fn put(&self, pin: &Pin, bytes: Bytes) -> Result<(), ObjectError> {
+        let (shelf, artifact) = (Arc::clone(&pin.shelf), pin.artifact);
+        let put = move || {
+            let free = shelf.objects.free_bytes()?;
+            if free < RESERVE_BYTES + bytes.len() as u64 {
+                return Err(shelf.objects.full());
+            }
+            let mut writer = shelf.objects.writer()?;
+            writer.write(&bytes)?;
+            writer.commit(artifact)
+        };
+        blocking(put).await
+    }
+
+    /// Finishes what was begun and closes the database. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn close(self) -> Result<(), StoreError> {
+        let Self {
+            database,
+            committer,
+            shelf,
+            ..
+        } = self;
+        drop(committer);
+        drop(shelf);
+        match Arc::into_inner(database) {
+            Some(database) => database.close(),
+            // A task that was cut off still reads: it is closed when that ends.
+            None => Ok(()),
+        }
+    }
+
+    async fn remove(&self, artifacts: Vec<ArtifactHash>) {
+        let shelf = Arc::clone(&self.shelf);
+        let remove = move || {
+            for artifact in artifacts {
+                shelf.remove_unneeded(artifact);
+            }
+        };
+        blocking(remove).await;
+    }
+}
+
+impl Shelf {
+    /// Removes an artifact that nobody needs and nobody is about to need.
+    fn remove_unneeded(&self, artifact: ArtifactHash) {
+        // Held throughout: a publish that begins now sees either the file or its absence.
+        let pins = lock(&self.pins);
+        if pins.contains_key(&artifact) {
+            return;
+        }
+        match self
+            .database
+            .read(|txn| RegistryTables::is_needed(txn, &artifact))
+        {
+            Ok(true) => {}
+            Ok(false) => match self.objects.remove(&artifact) {
+                Ok(()) => tracing::debug!(%artifact, "an artifact that nobody needs was removed"),
+                Err(error) => tracing::warn!(%artifact, %error, "an artifact stays"),
+            },
+            Err(error) => tracing::warn!(%artifact, %error, "an artifact stays"),
+        }
+    }
+
+    fn sweep(&self) -> Result<(), OpenError> {
+        let unneeded: BTreeSet<ArtifactHash> = {
+            let stored = self.objects.list()?;
+            self.database.read(|txn| {
+                let mut unneeded = BTreeSet::new();
+                for (artifact, _) in stored {
+                    if !RegistryTables::is_needed(txn, &artifact)? {
+                        unneeded.insert(artifact);
+                    }
+                }
+                Ok(unneeded)
+            })?
+        };
+        for artifact in unneeded {
+            self.remove_unneeded(artifact);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let (shelf, artifact) = (Arc::clone(&self.shelf), self.artifact);
+        let unpin = move || {
+            let mut pins = lock(&shelf.pins);
+            if let Some(count) = pins.get_mut(&artifact) {
+                *count -= 1;
+                if *count > 0 {
+                    return;
+                }
+            }
+            pins.remove(&artifact);
+            drop(pins);
+            // If the publish failed, nobody may need what it stored.
+            shelf.remove_unneeded(artifact);
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(unpin)),
+            Err(_) => unpin(),
+        }
+    }
+}
+
+impl LiveCache {
+    fn keep(&mut self, manifest: &Arc<Verified>) {
+        if self.manifests.len() >= LIVE_CACHED_MAX {
+            // Any will do: what is asked for all the time is soon back.
+            let victim = self.manifests.keys().next().copied();
+            victim.map(|function| self.manifests.remove(&function));
+        }
+        self.manifests.insert(manifest.function(), Arc::clone(manifest));
+    }
+
+    fn forget(&mut self, function: &FunctionId) {
+        self.changes += 1;
+        self.manifests.remove(function);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::store::datadir::Role;
+    use crate::store::testing::{end, head, manifest, owner, publish, version};
+
+    const PLENTY: OwnerLimits = OwnerLimits {
+        functions: 10,
+        bytes: 1 << 20,
+    };
+
+    fn open(folder: &tempfile::TempDir) -> (DataDir, Storage) {
+        let dir = DataDir::open(folder.path(), Role::Super).unwrap();
+        let storage = Storage::open(&dir).unwrap();
+        (dir, storage)
+    }
+
+    async fn publish_bytes(storage: &Storage, number: u64, bytes: &'static [u8]) -> Arc<Verified> {
+        let key = owner(1);
+        let manifest = Arc::new(manifest(&key, "f", version(0, number), publish(bytes)));
+        let pin = storage.pin(ArtifactHash::of(bytes)).await;
+        storage.put(&pin, Bytes::from_static(bytes)).await.unwrap();
+        let recorded = storage
+            .record(&manifest, head(&key, &manifest), PLENTY, false)
+            .await
+            .unwrap();
+        assert!(matches!(recorded, Recorded::Stored { .. }));
+        manifest
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let (entry, to) = (
+                entry.as_ref().unwrap(),
+                to.join(entry.as_ref().unwrap().file_name()),
+            );
+            if entry.path().is_dir() {
+                std::fs::create_dir(&to).unwrap();
+                copy(&entry.path(), &to);
+            } else {
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_is_there_after_a_kill_and_half_a_publish_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, storage) = open(&folder);
+        let stored = publish_bytes(&storage, 1, b"whole").await;
+        let pin = storage.pin(ArtifactHash::of(b"half")).await;
+        storage.put(&pin, Bytes::from_static(b"half")).await.unwrap();
+        // What a kill between the artifact and the manifest leaves.
+        let left = tempfile::tempdir().unwrap();
+        copy(folder.path(), left.path());
+        drop((pin, dir, storage));
+        let (dir, storage) = open(&left);
+        assert!(dir.stopped_uncleanly());
+        assert_eq!(storage.live(stored.function()).await.unwrap(), Some(stored));
+        assert_eq!(
+            storage.artifact(ArtifactHash::of(b"whole")).await.unwrap(),
+            b"whole".as_slice()
+        );
+        assert_eq!(storage.artifact_len(ArtifactHash::of(b"half")).await, None);
+    }
+
+    #[tokio::test]
+    async fn the_newest_manifest_is_read_however_often_it_was_read_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_dir, storage) = open(&folder);
+        for number in 1..=3 {
+            let stored = publish_bytes(&storage, number, b"bytes").await;
+            for _ in 0..2 {
+                assert_eq!(
+                    storage.live(stored.function()).await.unwrap(),
+                    Some(Arc::clone(&stored))
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_decommission_purges_the_bytes_unless_they_are_about_to_be_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_dir, storage) = open(&folder);
+        publish_bytes(&storage, 1, b"bytes").await;
+        let artifact = ArtifactHash::of(b"bytes");
+        let pin = storage.pin(artifact).await;
+        let key = owner(1);
+        let tombstone = Arc::new(manifest(&key, "f", version(0, 2), end()));
+        storage
+            .record(&tombstone, head(&key, &tombstone), PLENTY, false)
+            .await
+            .unwrap();
+        assert_eq!(storage.artifact_len(artifact).await, Some(5));
+        // The publish that pinned it fails: now it goes.
+        blocking(move || drop(pin)).await;
+        while storage.artifact_len(artifact).await.is_some() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
