@@ -8,6 +8,7 @@ use wasmparser::{
     BinaryReaderError, ExternalKind, FuncType, Parser, Payload, TypeRef, Validator, WasmFeatures,
 };
 
+use crate::javy::{self, JavyArtifact, NotOurs};
 use crate::wasi::signatures;
 
 /// The proposals that modules may use: WebAssembly 2.0 with tail calls and extended constant
@@ -35,6 +36,15 @@ pub enum Kind {
     JavyFunction,
     /// JavaScript without a default export: reads and writes raw bytes.
     JavyScript,
+}
+
+impl From<javy::Kind> for Kind {
+    fn from(kind: javy::Kind) -> Self {
+        match kind {
+            javy::Kind::Function => Self::JavyFunction,
+            javy::Kind::Script => Self::JavyScript,
+        }
+    }
 }
 
 /// What is known of an artifact that runs here.
@@ -200,19 +210,53 @@ pub fn admit(wasm: &[u8]) -> Result<Admitted, AdmissionError> {
 ///
 /// Says what is wrong with the artifact and how to mend it.
 pub fn admit_within(wasm: &[u8], limits: &AdmissionLimits) -> Result<Admitted, AdmissionError> {
+    recognise(wasm, limits).map(|(admitted, _)| admitted)
+}
+
+/// Like [`admit_within`]; gives a JavaScript artifact's parts, too.
+pub(crate) fn recognise<'a>(
+    wasm: &'a [u8],
+    limits: &AdmissionLimits,
+) -> Result<(Admitted, Option<JavyArtifact<'a>>), AdmissionError> {
     recognise_form(wasm)?;
     let bytes = wasm.len() as u64;
     if bytes > limits.module_bytes {
         let max = limits.module_bytes;
         return Err(AdmissionError::TooLarge { bytes, max });
     }
+    if let Some(script) = javy::recognise(wasm).map_err(not_ours)? {
+        let kind = script.kind.into();
+        return Ok((
+            Admitted {
+                kind,
+                engine: Some(script.engine),
+            },
+            Some(script),
+        ));
+    }
     let module = Module::read(wasm, limits)?;
     module.check_imports()?;
     module.check_exports()?;
-    Ok(Admitted {
-        kind: Kind::Command,
-        engine: None,
-    })
+    Ok((
+        Admitted {
+            kind: Kind::Command,
+            engine: None,
+        },
+        None,
+    ))
+}
+
+fn not_ours(error: NotOurs) -> AdmissionError {
+    match error {
+        NotOurs::EngineUnknown { engine } => {
+            let [wanted, have] = [engine, javy::engine_hash()]
+                .map(|hash| blake3::Hash::from_bytes(hash).to_hex()[..10].to_owned());
+            AdmissionError::EngineUnknown { wanted, have }
+        }
+        other => AdmissionError::ForeignJavy {
+            message: other.to_string(),
+        },
+    }
 }
 
 /// Tells WebAssembly modules from everything else by their first eight bytes.

@@ -10,6 +10,7 @@
 
 mod admit;
 mod cache;
+mod call;
 mod config;
 mod engine;
 mod features;
@@ -30,4 +31,4 @@ pub use features::Features;
 pub use job::{Artifact, CallContext, Input, Job};
 pub use limits::Limits;
 pub use outcome::{Event, GuestFault, Location, Outcome};
-pub use sandbox::{Prepared, Sandbox, SandboxError};
+pub use sandbox::{CompileJavaScriptError, Prepared, Sandbox, SandboxError};

@@ -1,16 +1,19 @@
 //! From an artifact on disk to a program that is ready to run.
 
+use std::borrow::Cow;
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Semaphore, watch};
-use wasmtime::{Engine, InstancePre, Linker, Module, ModuleExport};
+use wasmtime::{Engine, Extern, InstancePre, Linker, Module, ModuleExport, Store};
 
-use crate::admit::AdmissionLimits;
+use crate::admit::{AdmissionLimits, recognise};
 use crate::cache::{DiskCache, Flight, MemoryCache};
+use crate::call::internal;
 use crate::guest::Guest;
-use crate::{AdmissionError, Artifact, GuestFault, Kind, SandboxConfig, admit_within, wasi};
+use crate::javy::{self, EngineExports, EngineInstance};
+use crate::{AdmissionError, Admitted, Artifact, GuestFault, Kind, SandboxConfig, wasi};
 
 /// Modules that are compiled at once. Each takes all cores as far as it can; the second is there
 /// so that one that takes very long does not stop the others.
@@ -24,14 +27,10 @@ const LOAD_ATTEMPTS: u32 = 3;
 pub(crate) enum Program {
     /// A WASI command.
     Command(Arc<Command>),
-}
-
-impl Program {
-    pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Self::Command(_) => Kind::Command,
-        }
-    }
+    /// Bytecode for the JavaScript engine: no code of its own.
+    Script(Arc<Script>),
+    /// The JavaScript engine itself.
+    Engine(Arc<JavaScriptEngine>),
 }
 
 /// A linked command.
@@ -41,12 +40,50 @@ pub(crate) struct Command {
     pub memory: ModuleExport,
 }
 
+/// JavaScript as bytecode.
+pub(crate) struct Script {
+    pub kind: javy::Kind,
+    pub bytecode: Vec<u8>,
+}
+
+impl Script {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind.into()
+    }
+}
+
+/// The linked JavaScript engine.
+pub(crate) struct JavaScriptEngine {
+    pre: InstancePre<Guest>,
+    exports: EngineExports,
+    memory: ModuleExport,
+}
+
+impl JavaScriptEngine {
+    /// An instance of the engine for one call.
+    pub(crate) async fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<EngineInstance> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        let memory = instance.get_module_export(&mut *store, &self.memory);
+        store.data_mut().memory = memory.and_then(Extern::into_memory);
+        self.exports.bind(store, &instance)
+    }
+}
+
+/// What is to be loaded.
+#[derive(Clone)]
+enum Source {
+    Artifact(Artifact),
+    /// The JavaScript engine that is built in.
+    Engine,
+}
+
 /// All programs of a sandbox, and how to get more.
 pub(crate) struct Programs {
     engine: Engine,
     linker: Linker<Guest>,
     admission: AdmissionLimits,
     memory: MemoryCache<Program>,
+    javascript: OnceLock<Arc<JavaScriptEngine>>,
     disk: Option<DiskCache>,
     compiles: Semaphore,
     compiled: AtomicU64,
@@ -56,8 +93,8 @@ pub(crate) struct Programs {
 /// What reading an artifact gives.
 enum Read {
     Ready(Program, u64),
-    /// Admitted, but not compiled.
-    Wasm(Vec<u8>),
+    /// To be compiled.
+    Wasm(Cow<'static, [u8]>),
 }
 
 impl Programs {
@@ -73,6 +110,7 @@ impl Programs {
             linker,
             admission: config.admission,
             memory: MemoryCache::new(config.memory_cache_bytes_max),
+            javascript: OnceLock::new(),
             disk,
             compiles: Semaphore::new(COMPILES_MAX),
             compiled: AtomicU64::new(0),
@@ -105,13 +143,33 @@ impl Programs {
 
     /// An artifact's program: from memory, or read, verified and compiled.
     pub(crate) async fn get(self: &Arc<Self>, artifact: &Artifact) -> Result<Program, GuestFault> {
+        self.load(&artifact.hash, || Source::Artifact(artifact.clone()))
+            .await
+    }
+
+    /// The JavaScript engine. Once it is there it stays.
+    pub(crate) async fn javascript(self: &Arc<Self>) -> Result<Arc<JavaScriptEngine>, GuestFault> {
+        if let Some(engine) = self.javascript.get() {
+            return Ok(Arc::clone(engine));
+        }
+        match self.load(&engine_key(), || Source::Engine).await? {
+            Program::Engine(engine) => Ok(Arc::clone(self.javascript.get_or_init(|| engine))),
+            Program::Command(_) | Program::Script(_) => Err(lost()),
+        }
+    }
+
+    async fn load(
+        self: &Arc<Self>,
+        key: &[u8; 32],
+        source: impl Fn() -> Source,
+    ) -> Result<Program, GuestFault> {
         for _ in 0..LOAD_ATTEMPTS {
-            let receiver = match self.memory.ask(&artifact.hash) {
+            let receiver = match self.memory.ask(key) {
                 Flight::Landed(program) => return program,
                 Flight::Joined(receiver) => receiver,
                 Flight::Mine(sender, receiver) => {
                     // A task of its own: what was begun is finished and kept, whoever still waits.
-                    tokio::spawn(Arc::clone(self).load(artifact.clone(), sender));
+                    tokio::spawn(Arc::clone(self).fly(*key, source(), sender));
                     receiver
                 }
             };
@@ -137,47 +195,60 @@ impl Programs {
         }
     }
 
-    async fn load(
+    async fn fly(
         self: Arc<Self>,
-        artifact: Artifact,
+        key: [u8; 32],
+        source: Source,
         sender: watch::Sender<Option<Result<Program, GuestFault>>>,
     ) {
-        let hash = artifact.hash;
-        let (program, bytes) = match self.load_inner(artifact).await {
+        let (program, bytes) = match self.make(key, source).await {
             Ok((program, bytes)) => (Ok(program), bytes),
             Err(fault) => (Err(fault), 0),
         };
-        self.memory.land(&hash, &sender, program, bytes);
+        self.memory.land(&key, &sender, program, bytes);
     }
 
-    async fn load_inner(self: &Arc<Self>, artifact: Artifact) -> Result<(Program, u64), GuestFault> {
-        let hash = artifact.hash;
-        let this = Arc::clone(self);
-        let wasm = match blocking(move || this.read(&artifact)).await? {
+    async fn make(self: &Arc<Self>, key: [u8; 32], source: Source) -> Result<(Program, u64), GuestFault> {
+        let (this, from) = (Arc::clone(self), source.clone());
+        let wasm = match blocking(move || this.read(&key, &from)).await? {
             Read::Ready(program, bytes) => return Ok((program, bytes)),
             Read::Wasm(wasm) => wasm,
         };
         let _permit = self.compiles.acquire().await.map_err(|_| lost())?;
         let this = Arc::clone(self);
-        blocking(move || this.compile(&hash, &wasm)).await
+        blocking(move || this.compile(&key, &source, &wasm)).await
     }
 
-    /// Reads and verifies an artifact, and looks for what was compiled of it before.
-    fn read(&self, artifact: &Artifact) -> Result<Read, GuestFault> {
-        let wasm = self.read_verified(artifact)?;
-        if let Some(module) = self
-            .disk
-            .as_ref()
-            .and_then(|it| it.load(&self.engine, &artifact.hash))
-        {
-            let (program, bytes) = self.link(&module)?;
+    /// Reads and verifies a source, and looks for what was compiled of it before.
+    fn read(&self, key: &[u8; 32], source: &Source) -> Result<Read, GuestFault> {
+        let wasm = match source {
+            Source::Artifact(artifact) => Cow::Owned(self.read_verified(artifact)?),
+            Source::Engine => Cow::Borrowed(javy::ENGINE_WASM),
+        };
+        if let Some(module) = self.disk.as_ref().and_then(|disk| disk.load(&self.engine, key)) {
+            let (program, bytes) = self.link(source, &module)?;
             return Ok(Read::Ready(program, bytes));
         }
-        let admitted = admit_within(&wasm, &self.admission).map_err(|error| refuse(&error))?;
-        match admitted.kind {
-            Kind::Command => Ok(Read::Wasm(wasm)),
-            Kind::JavyFunction | Kind::JavyScript => Err(lost()),
+        if matches!(source, Source::Engine) {
+            return Ok(Read::Wasm(wasm));
         }
+        let refuse = |error| refuse(&error);
+        let script = match recognise(&wasm, &self.admission).map_err(refuse)? {
+            (
+                Admitted {
+                    kind: Kind::Command, ..
+                },
+                _,
+            ) => return Ok(Read::Wasm(wasm)),
+            (_, script) => script.ok_or_else(lost)?,
+        };
+        let bytecode = script.bytecode.to_vec();
+        let bytes = bytecode.len() as u64;
+        let script = Script {
+            kind: script.kind,
+            bytecode,
+        };
+        Ok(Read::Ready(Program::Script(Arc::new(script)), bytes))
     }
 
     fn read_verified(&self, artifact: &Artifact) -> Result<Vec<u8>, GuestFault> {
@@ -198,32 +269,48 @@ impl Programs {
         Ok(wasm)
     }
 
-    fn compile(&self, hash: &[u8; 32], wasm: &[u8]) -> Result<(Program, u64), GuestFault> {
+    fn compile(&self, key: &[u8; 32], source: &Source, wasm: &[u8]) -> Result<(Program, u64), GuestFault> {
         let module = Module::from_binary(&self.engine, wasm).map_err(|error| GuestFault::Refused {
             message: format!("{error:#}"),
         })?;
         self.compiled.fetch_add(1, Ordering::Relaxed);
-        let linked = self.link(&module)?;
+        let linked = self.link(source, &module)?;
         if let Some(disk) = &self.disk {
-            disk.store(hash, &module);
+            disk.store(key, &module);
         }
         Ok(linked)
     }
 
-    fn link(&self, module: &Module) -> Result<(Program, u64), GuestFault> {
-        let internal = |error: wasmtime::Error| GuestFault::Internal {
-            message: format!("{error:#}"),
-        };
+    fn link(&self, source: &Source, module: &Module) -> Result<(Program, u64), GuestFault> {
+        let pre = self
+            .linker
+            .instantiate_pre(module)
+            .map_err(|error| internal(&error))?;
         let export = |name: &str| module.get_export_index(name).ok_or_else(lost);
-        let command = Command {
-            pre: self.linker.instantiate_pre(module).map_err(internal)?,
-            start: export("_start")?,
-            memory: export("memory")?,
+        let memory = export("memory")?;
+        let program = match source {
+            Source::Artifact(_) => Program::Command(Arc::new(Command {
+                pre,
+                memory,
+                start: export("_start")?,
+            })),
+            Source::Engine => {
+                let exports = EngineExports::resolve(module).map_err(|error| internal(&error))?;
+                Program::Engine(Arc::new(JavaScriptEngine { pre, exports, memory }))
+            }
         };
         let image = module.image_range();
         let bytes = (image.end as usize).saturating_sub(image.start as usize) as u64;
-        Ok((Program::Command(Arc::new(command)), bytes))
+        Ok((program, bytes))
     }
+}
+
+/// The engine's place in the caches: not its hash, under which it could be deployed as an artifact.
+fn engine_key() -> [u8; 32] {
+    blake3::derive_key(
+        "orb 2026 JavaScript engine in the compile cache",
+        &javy::engine_hash(),
+    )
 }
 
 /// Runs what takes long or waits for a disk off the threads that run guests.

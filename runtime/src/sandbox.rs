@@ -1,20 +1,24 @@
 //! The sandbox: runs jobs.
 
-use std::pin::pin;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
-use wasmtime::{Engine, Store, Trap};
+use wasmtime::Engine;
 
 use crate::cache::DiskCache;
-use crate::guest::{Guest, Stop, YIELD_FUEL};
-use crate::meter::{Expired, Meter};
-use crate::program::{Command, Program, Programs};
+use crate::call::{self, Call};
+use crate::guest::Guest;
+use crate::javy::{self, Compiled};
+use crate::program::{Command, JavaScriptEngine, Program, Programs, Script};
 use crate::wasi::stdio::{Stdio, StdoutIs};
 use crate::{
     Artifact, Event, Features, GuestFault, Input, Job, Kind, Limits, Outcome, SandboxConfig, engine,
 };
+
+/// Fuel for compiling JavaScript: some minutes, or about 100 MB of source.
+const COMPILE_FUEL: u64 = 1_000_000_000_000;
 
 /// Runs jobs, each in a fresh instance. Clones are handles on the same sandbox.
 #[derive(Clone)]
@@ -50,10 +54,21 @@ pub enum SandboxError {
     #[error("the compile cache {path} can't be used: {error} (give it a folder that this node may write)")]
     Cache {
         /// The folder.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What the system said.
         error: std::io::Error,
     },
+}
+
+/// Why JavaScript source has not become bytecode.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileJavaScriptError {
+    /// The source's fault, or it is too large for the engine.
+    #[error(transparent)]
+    Source(#[from] javy::CompileError),
+    /// The host's fault: the engine does not start.
+    #[error("the JavaScript engine does not start: {0}")]
+    Host(GuestFault),
 }
 
 /// An artifact that is ready to run.
@@ -104,9 +119,12 @@ impl Sandbox {
     /// [`GuestFault::Internal`].
     pub async fn prepare(&self, artifact: &Artifact) -> Result<Prepared, GuestFault> {
         let began = Instant::now();
-        let program = self.inner.programs.get(artifact).await?;
+        let kind = match self.ready(artifact).await? {
+            Ready::Command(_) => Kind::Command,
+            Ready::Script(_, script) => script.kind(),
+        };
         Ok(Prepared {
-            kind: program.kind(),
+            kind,
             time: began.elapsed(),
         })
     }
@@ -142,6 +160,33 @@ impl Sandbox {
         }
     }
 
+    /// Compiles JavaScript to bytecode for [`javy::emit`]. Errors of the source name `file_name`.
+    ///
+    /// # Errors
+    ///
+    /// A syntax error, mostly.
+    pub async fn compile_javascript(
+        &self,
+        source: &[u8],
+        file_name: &str,
+    ) -> Result<Compiled, CompileJavaScriptError> {
+        let host = CompileJavaScriptError::Host;
+        let engine = self.inner.programs.javascript().await.map_err(host)?;
+        let limits = Limits {
+            fuel: COMPILE_FUEL,
+            memory_bytes: self.inner.config.memory_bytes_ceiling,
+            ..Limits::default()
+        };
+        let stdio = Stdio::new(Input::default(), StdoutIs::Log, &limits);
+        let guest = Guest::new(file_name.to_owned(), stdio, &limits);
+        let mut store = call::new_store(&self.inner.engine, guest).map_err(host)?;
+        let instance = engine
+            .instantiate(&mut store)
+            .await
+            .map_err(|error| host(call::internal(&error)))?;
+        Ok(instance.compile(&mut store, source, file_name).await?)
+    }
+
     async fn run_into(
         &self,
         job: Job,
@@ -151,21 +196,45 @@ impl Sandbox {
         let arrived = Instant::now();
         let deadline = job.context.deadline.and_then(|left| arrived.checked_add(left));
         self.check(&job)?;
-        let program = before(deadline, self.inner.programs.get(&job.artifact)).await??;
-        let compiled = Instant::now();
-        outcome.time_compile = compiled - arrived;
-        let permit = match self.inner.slots.try_acquire() {
-            Ok(permit) => permit,
+        let ready = before(deadline, self.ready(&job.artifact)).await??;
+        outcome.time_compile = arrived.elapsed();
+        let input = match &ready {
+            Ready::Script(_, script) if script.kind == javy::Kind::Function => {
+                let whole = call::collect(job.input, job.limits.input_bytes);
+                Input::Whole(before(deadline, whole).await??)
+            }
+            _ => job.input,
+        };
+        let queued = Instant::now();
+        let _place = match self.inner.slots.try_acquire() {
+            Ok(place) => place,
             Err(_) => before(deadline, self.inner.slots.acquire())
                 .await?
                 .map_err(|_| closed())?,
         };
-        outcome.time_queued = compiled.elapsed();
-        let Program::Command(command) = program;
+        outcome.time_queued = queued.elapsed();
         on_event(Event::Started);
-        let result = self.run_command(&command, job, deadline, on_event, outcome).await;
-        drop(permit);
-        result
+        let call = Call {
+            engine: &self.inner.engine,
+            context: &job.context,
+            limits: job.limits,
+            deadline,
+            on_event,
+            outcome,
+        };
+        match ready {
+            Ready::Command(command) => call.command(&command, input).await,
+            Ready::Script(engine, script) => call.javascript(&engine, &script, input).await,
+        }
+    }
+
+    /// A program with all that it needs.
+    async fn ready(&self, artifact: &Artifact) -> Result<Ready, GuestFault> {
+        match self.inner.programs.get(artifact).await? {
+            Program::Command(command) => Ok(Ready::Command(command)),
+            Program::Script(script) => Ok(Ready::Script(self.inner.programs.javascript().await?, script)),
+            Program::Engine(_) => Err(closed()),
+        }
     }
 
     /// What can be refused before anything is done.
@@ -188,46 +257,12 @@ impl Sandbox {
             _ => Ok(()),
         }
     }
+}
 
-    async fn run_command(
-        &self,
-        command: &Command,
-        job: Job,
-        deadline: Option<Instant>,
-        on_event: &mut (impl FnMut(Event) + Send),
-        outcome: &mut Outcome,
-    ) -> Result<(), GuestFault> {
-        let limits = job.limits;
-        let stdio = Stdio::new(job.input, StdoutIs::Answer, &limits);
-        let pipes = stdio.pipes.clone();
-        let mut store = self.store(Guest::new(job.context.function, stdio, &limits))?;
-        let time_max = Duration::from_millis(limits.time_ms);
-        let mut meter = Meter::new(&pipes, on_event, time_max, deadline);
-        let ended = {
-            let call = pin!(call_start(command, &mut store));
-            meter.run(call).await
-        };
-        outcome.time_guest = meter.elapsed();
-        outcome.note(&store, &limits);
-        match ended {
-            Ok(result) => result.or_else(|error| fault(&error, &limits)),
-            Err(Expired::Time) => Err(GuestFault::Time {
-                limit_ms: limits.time_ms,
-            }),
-            Err(Expired::Deadline) => Err(GuestFault::Deadline),
-        }
-    }
-
-    fn store(&self, guest: Guest) -> Result<Store<Guest>, GuestFault> {
-        let fuel = guest.fuel_max;
-        let mut store = Store::new(&self.inner.engine, guest);
-        store.limiter(|guest| guest);
-        let interval = store.fuel_async_yield_interval(Some(YIELD_FUEL));
-        interval
-            .and_then(|()| store.set_fuel(fuel))
-            .map_err(|error| internal(&error))?;
-        Ok(store)
-    }
+/// A program with all that it needs.
+enum Ready {
+    Command(Arc<Command>),
+    Script(Arc<JavaScriptEngine>, Arc<Script>),
 }
 
 impl Outcome {
@@ -243,45 +278,6 @@ impl Outcome {
             log_truncated: false,
         }
     }
-
-    /// Notes what a guest used.
-    fn note(&mut self, store: &Store<Guest>, limits: &Limits) {
-        self.fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        self.memory_peak_bytes = store.data().memory_peak_bytes;
-        self.log_truncated = store.data().stdio.log_truncated;
-    }
-}
-
-/// Instantiates a command and runs it.
-async fn call_start(command: &Command, store: &mut Store<Guest>) -> wasmtime::Result<()> {
-    let instance = command.pre.instantiate_async(&mut *store).await?;
-    let memory = instance.get_module_export(&mut *store, &command.memory);
-    store.data_mut().memory = memory.and_then(wasmtime::Extern::into_memory);
-    let start = instance
-        .get_module_export(&mut *store, &command.start)
-        .and_then(wasmtime::Extern::into_func)
-        .ok_or_else(|| wasmtime::Error::msg("_start is no function"))?;
-    start.typed::<(), ()>(&*store)?.call_async(&mut *store, ()).await
-}
-
-/// What ended the guest. Exit code 0 is no fault.
-fn fault(error: &wasmtime::Error, limits: &Limits) -> Result<(), GuestFault> {
-    if let Some(stop) = error.downcast_ref::<Stop>() {
-        return match *stop {
-            Stop::Exit(0) => Ok(()),
-            Stop::Exit(code) => Err(GuestFault::Exit { code }),
-            Stop::Output { limit } => Err(GuestFault::Output { limit }),
-            Stop::Memory { limit } => Err(GuestFault::Memory { limit }),
-            Stop::InputTooLarge { limit } => Err(GuestFault::InputTooLarge { limit }),
-        };
-    }
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => Err(GuestFault::Fuel { limit: limits.fuel }),
-        Some(trap) => Err(GuestFault::Trap {
-            message: trap.to_string(),
-        }),
-        None => Err(internal(error)),
-    }
 }
 
 /// Waits for something, but not beyond the caller's deadline.
@@ -291,12 +287,6 @@ async fn before<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Ou
             .await
             .map_err(|_| GuestFault::Deadline),
         None => Ok(future.await),
-    }
-}
-
-fn internal(error: &wasmtime::Error) -> GuestFault {
-    GuestFault::Internal {
-        message: format!("{error:#}"),
     }
 }
 

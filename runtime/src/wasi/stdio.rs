@@ -21,7 +21,6 @@ pub(crate) enum Stream {
 pub(crate) enum StdoutIs {
     /// Into the answer.
     Answer,
-    #[expect(dead_code, reason = "JavaScript functions are wired in next")]
     /// Into the log: the answer is what a JavaScript function returns, and nothing else.
     Log,
 }

@@ -8,5 +8,6 @@ mod admission;
 mod cache;
 mod command;
 mod hostile;
+mod javascript;
 mod many;
 mod support;
