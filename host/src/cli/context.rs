@@ -1,5 +1,6 @@
 //! What a command works with: where to print, whose keys, which super nodes.
 
+use clap::Args;
 use orb_protocol::client::{Client, SuperAddr};
 
 use super::Globals;
@@ -7,6 +8,14 @@ use crate::failure::Failure;
 use crate::home::Home;
 use crate::local_sandbox::LocalSandbox;
 use crate::output::Output;
+
+/// What a publisher shows to a super node that lets in only whom it has invited.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct InviteArgs {
+    /// The invitation to show, where the super node asks publishers for one
+    #[arg(long, value_name = "TEXT", env = "ORB_INVITE", hide_env_values = true)]
+    invite: Option<String>,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -65,10 +74,22 @@ impl Context {
     /// # Errors
     /// When no super node is named or can be reached.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        let owner = self.home.owner_key()?;
+        self.connect_to_publish(&InviteArgs::default()).await
+    }
+
+    /// The same, showing an invitation to whoever asks for one.
+    ///
+    /// # Errors
+    /// As [`Context::connect`].
+    pub(crate) async fn connect_to_publish(&self, invite: &InviteArgs) -> Result<Client, Failure> {
+        let invite = match &invite.invite {
+            Some(invite) => Some(invite.clone()),
+            None => self.home.settings()?.invite,
+        };
         let builder = Client::builder()
             .super_nodes(self.supers()?)
-            .owner_key(Some(owner));
+            .owner_key(Some(self.home.owner_key()?))
+            .invite(invite.unwrap_or_default());
         Ok(builder.connect().await?)
     }
 }

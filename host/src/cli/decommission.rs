@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use clap::Args;
 use serde::Serialize;
 
-use super::context::Context;
+use super::context::{Context, InviteArgs};
 use super::describe;
 use super::function::{FunctionRef, Target};
 use crate::failure::Failure;
@@ -33,6 +33,8 @@ pub(crate) struct DecommissionCommand {
         hide_default_value = true
     )]
     message: String,
+    #[command(flatten)]
+    invite: InviteArgs,
 }
 
 #[derive(Serialize)]
@@ -48,7 +50,7 @@ impl DecommissionCommand {
         if !self.yes {
             confirm(&target)?;
         }
-        let client = context.connect().await?;
+        let client = context.connect_to_publish(&self.invite).await?;
         let ended = client
             .decommission(&key, &target.name, self.message)
             .await

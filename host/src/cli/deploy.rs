@@ -8,7 +8,7 @@ use orb_protocol::client::{Deployed, Draft};
 use orb_protocol::fault::FaultKind;
 use serde::Serialize;
 
-use super::context::Context;
+use super::context::{Context, InviteArgs};
 use super::describe;
 use super::ready::{Readiness, WaitArgs};
 use crate::builder::{self, Built};
@@ -46,6 +46,8 @@ pub(crate) struct DeployCommand {
     /// Publish it although it was decommissioned
     #[arg(long)]
     resurrect: bool,
+    #[command(flatten)]
+    invite: InviteArgs,
 }
 
 #[derive(Serialize)]
@@ -70,7 +72,7 @@ impl DeployCommand {
         let key = context.home.owner_key()?;
         let built = builder::build(&project, &context.sandbox).await?;
         let began = Instant::now();
-        let client = context.connect().await?;
+        let client = context.connect_to_publish(&self.invite).await?;
         let draft = Draft {
             name: project.name.clone(),
             publish: built.publish(&project),

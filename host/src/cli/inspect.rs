@@ -34,6 +34,8 @@ struct Document {
     /// Replicas that can answer for the live revision.
     healthy: usize,
     hosts: Vec<ReplicaDocument>,
+    /// Why there are fewer than wanted; empty if there are not.
+    note: String,
 }
 
 #[derive(Serialize)]
@@ -62,6 +64,7 @@ impl InspectCommand {
             publish: inspection.manifest.publish().map(PublishDocument::from),
             healthy,
             hosts: inspection.replicas.iter().map(ReplicaDocument::from).collect(),
+            note: inspection.note.clone(),
         };
         let summary = summary(&target, &inspection, healthy);
         let text = describe_for_people(&target, &inspection, &summary, &context.out);
@@ -115,6 +118,10 @@ fn describe_for_people(target: &Target, inspection: &Inspection, summary: &str, 
         format::rfc3339(manifest.time_ms),
         describe::one_line(&manifest.message)
     ));
+    if !inspection.note.is_empty() {
+        let note = format!("  note       {}", describe::one_line(&inspection.note));
+        lines.push(out.paint(Tone::Warning, note));
+    }
     if !inspection.replicas.is_empty() {
         lines.push(String::new());
         lines.push(replica_table(&inspection.replicas, out));

@@ -5,7 +5,7 @@ use orb_protocol::client::Deployed;
 use orb_protocol::id::ArtifactHash;
 use serde::Serialize;
 
-use super::context::Context;
+use super::context::{Context, InviteArgs};
 use super::describe;
 use super::function::{FunctionRef, Target};
 use super::ready::{Readiness, WaitArgs};
@@ -29,6 +29,8 @@ pub(crate) struct RollbackCommand {
     to: Option<u64>,
     #[command(flatten)]
     wait: WaitArgs,
+    #[command(flatten)]
+    invite: InviteArgs,
 }
 
 #[derive(Serialize)]
@@ -43,7 +45,7 @@ impl RollbackCommand {
     pub(crate) async fn execute(self, context: &Context) -> Result<(), Failure> {
         let target = self.function.locate_own(&context.home)?;
         let key = context.home.owner_key()?;
-        let client = context.connect().await?;
+        let client = context.connect_to_publish(&self.invite).await?;
         let artifacts = context.home.artifacts();
         let kept = |artifact: &ArtifactHash| artifacts.find(&target.name, *artifact);
         let deployed = client

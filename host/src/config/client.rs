@@ -15,6 +15,9 @@ pub(crate) struct ClientFile {
     /// Super nodes, the one to ask first at the front.
     #[serde(rename = "super", default, deserialize_with = "parsed")]
     pub(crate) supers: Vec<SuperAddr>,
+    /// Shown to super nodes whose policy asks publishers for an invitation.
+    #[serde(default)]
+    pub(crate) invite: Option<String>,
     /// A call's deadline, as in `"30s"`.
     #[serde(default, deserialize_with = "duration")]
     pub(crate) timeout: Option<Duration>,

@@ -28,6 +28,7 @@ const SEED_MAX: Duration = Duration::from_secs(60);
 /// Fuel of the runaway: enough for some tenths of a second.
 const RUNAWAY_FUEL: u64 = 500_000_000;
 
+const INPUT: &[u8] = b"{\"name\":\"world\"}";
 const FIRST: &str = "export default (input) => ({ greeting: `Hello, ${input.name}` });\n";
 const SECOND: &str = "export default (input) => ({ greeting: `Bonjour, ${input.name}` });\n";
 const RUNAWAY: &str = "export default () => { for (;;) {} };\n";
@@ -275,6 +276,13 @@ impl Function {
         ))
     }
 
+    /// Makes a call; the caller need not be the developer.
+    async fn ask(&self, stage: &Stage, caller: &Client, input: &'static [u8]) -> Result<Answer, CallError> {
+        let input = Bytes::from_static(input);
+        // On the heap: the client's future is a large one.
+        Box::pin(caller.call(self.id(stage), input, CallOptions::default())).await
+    }
+
     /// Calls, and checks the answer.
     async fn call(
         &self,
@@ -283,11 +291,7 @@ impl Function {
         greeting: &str,
     ) -> Result<(AnsweredBy, Detail), Failure> {
         let stage = given(stage)?;
-        let input = Bytes::from_static(b"{\"name\":\"world\"}");
-        let answer = stage
-            .client
-            .call(self.id(stage), input, CallOptions::default())
-            .await?;
+        let answer = self.ask(stage, &stage.client, INPUT).await?;
         check_answer(&answer, greeting)?;
         let output = String::from_utf8_lossy(&answer.output);
         Ok((
@@ -319,14 +323,7 @@ impl Function {
         let (built, _) = self.build(RUNAWAY, &limits).await?;
         self.deploy(stage, Some(built), 1).await?;
         let stage = given(stage)?;
-        let result = stage
-            .client
-            .call(
-                self.id(stage),
-                Bytes::from_static(b"null"),
-                CallOptions::default(),
-            )
-            .await;
+        let result = self.ask(stage, &stage.client, b"null").await;
         let error = expect_fault(result, FaultKind::FuelExhausted)?;
         let text = error.fault.message;
         let detail = match error.report {
@@ -355,8 +352,7 @@ impl Function {
             .await?;
         let mut message = String::new();
         for client in [&stage.client, &newcomer] {
-            let input = Bytes::from_static(b"{\"name\":\"world\"}");
-            let result = client.call(self.id(stage), input, CallOptions::default()).await;
+            let result = self.ask(stage, client, INPUT).await;
             message = expect_fault(result, FaultKind::Decommissioned)?.fault.message;
         }
         Ok((
