@@ -2,12 +2,25 @@
 
 use std::path::Path;
 
-use orb_runtime::Sandbox;
+use orb_runtime::javy::{self, CompileError, diagnose};
+use orb_runtime::{CompileJavaScriptError, Sandbox};
 
 use crate::failure::Failure;
 
 /// The artifact of a source. Errors name `main`.
-pub(super) async fn compile(_source: &[u8], main: &Path, _sandbox: &Sandbox) -> Result<Vec<u8>, Failure> {
-    let message = format!("{}: JavaScript is not compiled yet", main.display());
-    std::future::ready(Err(Failure::local(message))).await
+pub(super) async fn compile(source: &[u8], main: &Path, sandbox: &Sandbox) -> Result<Vec<u8>, Failure> {
+    let file = main.display().to_string();
+    match sandbox.compile_javascript(source, &file).await {
+        Ok(compiled) => Ok(javy::emit(&compiled.bytecode, &javy::engine_hash())),
+        Err(CompileJavaScriptError::Source(CompileError::Syntax(error))) => {
+            let shown = diagnose::render(&String::from_utf8_lossy(source), &error);
+            Err(Failure::new("syntax", shown)
+                .exit(2)
+                .help("mend the line above the caret, and build again"))
+        }
+        Err(CompileJavaScriptError::Source(error)) => Err(Failure::new("syntax", format!("{file}: {error}"))
+            .exit(2)
+            .help("the source may be too large or too deeply nested for the engine: split it")),
+        Err(error @ CompileJavaScriptError::Host(_)) => Err(Failure::local(error.to_string())),
+    }
 }

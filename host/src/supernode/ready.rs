@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orb_protocol::fault::Fault;
+use orb_protocol::id::FunctionId;
 use orb_protocol::wire::directory::{ReadyReport, WaitReady};
 use tokio::time::Instant;
 
@@ -15,16 +16,16 @@ pub(crate) const WAITING_MAX: usize = 1_024;
 /// Hosts that are named in a report, in each of its lists: four times what a function may ask for.
 const HOSTS_SHOWN_MAX: usize = 256;
 
-/// Waits until enough hosts are ready for a version, or the time is over.
+/// Waits until enough hosts are ready for a version, or the time is over. Whoever waits for none is
+/// answered at once, whatever the function: so one learns how many hosts there are.
 pub(crate) async fn wait(node: &SuperNode, asked: &WaitReady) -> Result<ReadyReport, Fault> {
     directory::check(&asked.extensions)?;
     let _place = node
         .waiting
         .try_acquire()
         .map_err(|_| faults::overloaded("too many wait for hosts to become ready"))?;
-    let live = directory::live(node, asked.function).await?;
-    if live.is_tombstone() {
-        return Err(directory::decommissioned(&live));
+    if asked.count > 0 {
+        check_live(node, asked.function).await?;
     }
     let until = Instant::now() + Duration::from_millis(asked.wait_ms.into()).min(WAIT_MAX);
     let mut changes = node.driver.changes();
@@ -39,6 +40,14 @@ pub(crate) async fn wait(node: &SuperNode, asked: &WaitReady) -> Result<ReadyRep
             return Ok(shortened(report));
         }
     }
+}
+
+async fn check_live(node: &SuperNode, function: FunctionId) -> Result<(), Fault> {
+    let live = directory::live(node, function).await?;
+    if live.is_tombstone() {
+        return Err(directory::decommissioned(&live));
+    }
+    Ok(())
 }
 
 fn shortened(mut report: ReadyReport) -> ReadyReport {
