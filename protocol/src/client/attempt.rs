@@ -68,8 +68,15 @@ impl Attempt<'_> {
             let _way = self.host.hold();
             let mut exchange = Exchange::open(&self.host.connection).await?;
             self.progress.sent.store(true, Relaxed);
-            exchange.request(self.request).await?;
-            let talk = self.converse(&mut exchange, input, output);
+            let talk = async {
+                if let Some(short) = input.short() {
+                    exchange.request_with_body(self.request, short).await?;
+                    self.progress.input_sent.store(true, Relaxed);
+                    return self.receive(&mut exchange.recv, output, &Notify::new()).await;
+                }
+                exchange.request(self.request).await?;
+                self.converse(&mut exchange, input, output).await
+            };
             let outcome = unless_dead(&self.host.connection, talk).await?;
             exchange.ended();
             Ok(outcome)

@@ -8,6 +8,9 @@ use crate::fault::{Fault, FaultKind};
 use crate::quic::body::{BodyWriter, write_body};
 use crate::wire::CHUNK_LEN_MAX;
 
+/// An input up to this length is copied beside the request, in bytes: a few packets.
+const SHORT_MAX: usize = 8 * 1024;
+
 /// A part of a streamed input.
 #[derive(Debug)]
 pub(super) enum Part {
@@ -51,6 +54,14 @@ impl Input {
         match self {
             Self::Whole(bytes) => Some(bytes.len() as u64),
             Self::Stream(_) => None,
+        }
+    }
+
+    /// All of it, if it is here and short.
+    pub(super) fn short(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(bytes) if bytes.len() <= SHORT_MAX => Some(bytes),
+            _ => None,
         }
     }
 

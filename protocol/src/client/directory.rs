@@ -1,5 +1,6 @@
 //! What super nodes are asked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -75,7 +76,7 @@ impl Client {
     /// # Errors
     /// Not found, decommissioned, or no super node that can be reached.
     pub async fn resolve(&self, function: FunctionId) -> Result<Resolution, ClientError> {
-        Ok(self.0.resolve(function).await?)
+        Ok(Arc::unwrap_or_clone(self.0.resolve(function).await?))
     }
 
     /// Hands in a revision that was signed elsewhere; [`Client::deploy`] does both. Returns when the
@@ -240,7 +241,7 @@ impl Client {
 }
 
 impl Inner {
-    pub(super) async fn resolve(&self, function: FunctionId) -> Result<Resolution, Fault> {
+    pub(super) async fn resolve(&self, function: FunctionId) -> Result<Arc<Resolution>, Fault> {
         let bare = self.ask_resolve(function, None).await;
         let resolved = match (bare, &self.owner_key) {
             // Who asks is told only where it matters.
@@ -257,11 +258,11 @@ impl Inner {
             );
             return Err(Fault::new(FaultKind::Decommissioned, message));
         }
-        let resolution = Resolution {
+        let resolution = Arc::new(Resolution {
             manifest,
             hosts: resolved.hosts,
             note: note(&resolved.extensions),
-        };
+        });
         self.memory.resolved(&resolution);
         Ok(resolution)
     }

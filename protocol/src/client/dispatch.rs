@@ -1,6 +1,7 @@
 //! One call, from host to host until one answers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -131,13 +132,13 @@ impl Dispatch<'_> {
                     return Err(fault);
                 }
             }
-            note = resolution.note;
+            note.clone_from(&resolution.note);
         }
         Err(verdict::no_host_left(&self.failed, &note))
     }
 
     /// Who can answer, and whether they would take this input.
-    async fn resolve(&mut self, remembered: bool, input: &Input) -> Result<Resolution, Fault> {
+    async fn resolve(&mut self, remembered: bool, input: &Input) -> Result<Arc<Resolution>, Fault> {
         if remembered
             && let Some(resolution) = self.client.memory.resolution(&self.function)
             && verdict::check_input(publish(&resolution), input).is_ok()

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ pub(super) struct Memory(Mutex<Learnt>);
 
 struct Learnt {
     seen: Recent<FunctionId, Version>,
-    resolutions: Recent<FunctionId, (Instant, Resolution)>,
+    resolutions: Recent<FunctionId, (Instant, Arc<Resolution>)>,
 }
 
 impl Default for Learnt {
@@ -59,23 +59,23 @@ impl Memory {
     }
 
     /// Notes what a super node answered just now. An answer without hosts is better asked for again.
-    pub(super) fn resolved(&self, resolution: &Resolution) {
+    pub(super) fn resolved(&self, resolution: &Arc<Resolution>) {
         let function = resolution.manifest.function();
         self.saw(function, resolution.manifest.version());
         if !resolution.hosts.is_empty() {
             self.with(|learnt| {
                 learnt
                     .resolutions
-                    .put(function, (Instant::now(), resolution.clone()));
+                    .put(function, (Instant::now(), Arc::clone(resolution)));
             });
         }
     }
 
     /// What a super node answered a short time ago.
-    pub(super) fn resolution(&self, function: &FunctionId) -> Option<Resolution> {
+    pub(super) fn resolution(&self, function: &FunctionId) -> Option<Arc<Resolution>> {
         self.with(|learnt| {
             let (at, resolution) = learnt.resolutions.get(function)?;
-            (at.elapsed() < RESOLUTION_TTL).then(|| resolution.clone())
+            (at.elapsed() < RESOLUTION_TTL).then(|| Arc::clone(resolution))
         })
     }
 
