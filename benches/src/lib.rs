@@ -7,5 +7,6 @@
 //! - [`process`]: roles (a bench's own binary started again as a server), pinning, memory figures.
 
 pub mod baseline;
+pub mod idle;
 pub mod network;
 pub mod process;

@@ -1,0 +1,59 @@
+//! Size of a JavaScript function's artifact against its source: at most 1 x + 1 KiB, line information kept.
+//!
+//! Sources are generated to look like what people write: helpers, a class, strings, comments.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, ensure};
+use orb_runtime::{Sandbox, SandboxConfig};
+
+/// Source sizes, in bytes.
+const SIZES: [usize; 3] = [200, 10_000, 100_000];
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let sandbox = Sandbox::new(SandboxConfig::default())?;
+    println!("{:>10} {:>10} {:>8}   (bar: source + 1,024)", "source", "artifact", "ratio");
+    for size in SIZES {
+        let source = source(size);
+        let artifact = runtime.block_on(sandbox.build_javascript(source.as_bytes(), "index.js"))?;
+        let (is, from) = (artifact.len(), source.len());
+        println!("{from:>10} {is:>10} {:>7.2}x", is as f64 / from as f64);
+        ensure!(is <= from + 1_024, "an artifact of {is} bytes from {from} bytes of source is over the bar");
+    }
+    Ok(())
+}
+
+/// About `size` bytes of JavaScript of the ordinary sort.
+fn source(size: usize) -> String {
+    let mut source = String::from("export default (input) => ({ hello: input.name ?? \"world\" });\n");
+    let mut index = 0;
+    while source.len() + 120 < size {
+        let _ = write!(source, "{}", block(index));
+        index += 1;
+    }
+    source
+}
+
+fn block(index: usize) -> String {
+    match index % 3 {
+        0 => format!(
+            "\n// Adds up what is due for order {index}.\nfunction total{index}(items, rate = 0.{index}) {{\n  \
+             let sum = 0;\n  for (const item of items) {{\n    sum += item.price * (item.count ?? 1);\n  }}\n  \
+             return Math.round(sum * (1 + rate) * 100) / 100;\n}}\n"
+        ),
+        1 => format!(
+            "\nclass Account{index} {{\n  constructor(owner, balance = {index}) {{\n    this.owner = owner;\n    \
+             this.balance = balance;\n  }}\n\n  withdraw(amount) {{\n    if (amount > this.balance) {{\n      \
+             throw new Error(`account ${{this.owner}} has only ${{this.balance}}`);\n    }}\n    this.balance -= \
+             amount;\n    return this;\n  }}\n}}\n"
+        ),
+        _ => format!(
+            "\n/** Words of a text, most frequent first. */\nconst words{index} = (text) => {{\n  const counts = new \
+             Map();\n  for (const word of text.toLowerCase().split(/\\W+/)) {{\n    if (word.length > {}) \
+             counts.set(word, (counts.get(word) ?? 0) + 1);\n  }}\n  return [...counts].sort((a, b) => b[1] - \
+             a[1]).slice(0, {index});\n}};\n",
+            index % 7
+        ),
+    }
+}
