@@ -13,13 +13,19 @@ const SIZES: [usize; 3] = [200, 10_000, 100_000];
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let sandbox = Sandbox::new(SandboxConfig::default())?;
-    println!("{:>10} {:>10} {:>8}   (bar: source + 1,024)", "source", "artifact", "ratio");
+    println!(
+        "{:>10} {:>10} {:>8}   (bar: source + 1,024)",
+        "source", "artifact", "ratio"
+    );
     for size in SIZES {
         let source = source(size);
         let artifact = runtime.block_on(sandbox.build_javascript(source.as_bytes(), "index.js"))?;
         let (is, from) = (artifact.len(), source.len());
         println!("{from:>10} {is:>10} {:>7.2}x", is as f64 / from as f64);
-        ensure!(is <= from + 1_024, "an artifact of {is} bytes from {from} bytes of source is over the bar");
+        ensure!(
+            is <= from + 1_024,
+            "an artifact of {is} bytes from {from} bytes of source is over the bar"
+        );
     }
     Ok(())
 }

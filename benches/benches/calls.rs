@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
+use orb_benches::EMPTY_COMMAND;
 use orb_benches::baseline::{self, connect, request};
 use orb_benches::network::Network;
 use orb_benches::process::{Server, role};
@@ -22,8 +23,6 @@ use tokio::runtime::Runtime;
 const IN_FLIGHT: u64 = 64;
 /// The payload of an ordinary small request.
 const PAYLOAD: &[u8] = br#"{"name":"world","numbers":[1,2,3]}"#;
-/// A command that does nothing.
-const EMPTY: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
 const JAVASCRIPT: &str =
     "export default (input) => ({ hello: input.name, sum: input.numbers.reduce((a, b) => a + b) })";
 
@@ -56,18 +55,20 @@ impl Targets {
         let echo = Server::start("echo", "256")?;
         let relay = Server::start("two-hop", &echo.address.to_string())?;
         let network = Network::start(1)?;
-        let wasm = wasmtime::wat::parse_str(EMPTY)?;
         let toml = |rest: &str| format!("schema = 1\nreplicas = 1\n{rest}\n").into_bytes();
         let empty = toml("name = \"empty\"\nwasm = \"empty.wasm\"");
-        network.deploy("empty", &[("orb.toml", &empty), ("empty.wasm", &wasm)])?;
+        network.deploy("empty", &[("orb.toml", &empty), ("empty.wasm", EMPTY_COMMAND)])?;
         let js = toml("name = \"js\"\nmain = \"index.js\"");
         network.deploy("js", &[("orb.toml", &js), ("index.js", JAVASCRIPT.as_bytes())])?;
-        let owner = orb_protocol::keyfile::load_or_create_owner(&network.home().join("owner.key"))?;
+        let owner = orb_protocol::keyfile::load_or_create_owner_key(&network.home().join("owner.key"))?;
         let (endpoint, direct, two_hop, client) = runtime.block_on(async {
             let endpoint = baseline::client()?;
             let direct = connect(&endpoint, echo.address).await?;
             let two_hop = connect(&endpoint, relay.address).await?;
-            let client = Client::builder().super_nodes(vec![network.address.parse()?]).connect().await?;
+            let client = Client::builder()
+                .super_nodes(vec![network.address.parse()?])
+                .connect()
+                .await?;
             anyhow::Ok((endpoint, direct, two_hop, client))
         })?;
         Ok(Self {
@@ -89,7 +90,9 @@ impl Targets {
             Target::Empty => (&self.client, self.empty),
             Target::JavaScript => (&self.client, self.javascript),
         };
-        connection.call(function, Bytes::from_static(PAYLOAD), CallOptions::default()).await?;
+        connection
+            .call(function, Bytes::from_static(PAYLOAD), CallOptions::default())
+            .await?;
         Ok(())
     }
 
@@ -102,7 +105,10 @@ impl Targets {
             let (targets, left) = (self.clone(), left.clone());
             workers.spawn(async move {
                 let take = |n: u64| n.checked_sub(1);
-                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+                while left
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                    .is_ok()
+                {
                     targets.one(target).await?;
                 }
                 anyhow::Ok(())
@@ -134,7 +140,8 @@ fn latency(criterion: &mut Criterion, runtime: &Runtime, targets: &Targets) {
     let mut group = criterion.benchmark_group("call, one in flight");
     for (name, target) in TARGETS {
         group.bench_function(name, |b| {
-            b.to_async(runtime).iter(|| async { targets.one(target).await.expect("the server answers") });
+            b.to_async(runtime)
+                .iter(|| async { targets.one(target).await.expect("the server answers") });
         });
     }
     group.finish();
@@ -148,7 +155,9 @@ fn throughput(criterion: &mut Criterion, runtime: &Runtime, targets: &std::sync:
             b.iter_custom(|count| {
                 // Several full sets in flight, so that a short measurement is not a latency.
                 let calls = count.max(IN_FLIGHT * 4);
-                let took = runtime.block_on(targets.many(target, calls)).expect("the server answers");
+                let took = runtime
+                    .block_on(targets.many(target, calls))
+                    .expect("the server answers");
                 took.mul_f64(count as f64 / calls as f64)
             });
         });
@@ -157,5 +166,8 @@ fn throughput(criterion: &mut Criterion, runtime: &Runtime, targets: &std::sync:
 }
 
 fn function(owner: &OwnerKey, name: &str) -> Result<FunctionId> {
-    Ok(FunctionId::derive(&owner.id(), &name.parse().context("a good name")?))
+    Ok(FunctionId::derive(
+        &owner.id(),
+        &name.parse().context("a good name")?,
+    ))
 }

@@ -24,8 +24,15 @@ fn main() -> Result<()> {
     let quinn = runtime.block_on(bare_quinn(count))?;
     let orb = runtime.block_on(orb_hosts(count))?;
     println!("memory of a server per idle connection, {count} connections");
-    println!("  bare quinn, 8 streams   {:>8.1} KiB   (baseline)", quinn / 1024.0);
-    println!("  orb super, idle host    {:>8.1} KiB   {:.2} x", orb / 1024.0, orb / quinn);
+    println!(
+        "  bare quinn, 8 streams   {:>8.1} KiB   (baseline)",
+        quinn / 1024.0
+    );
+    println!(
+        "  orb super, idle host    {:>8.1} KiB   {:.2} x",
+        orb / 1024.0,
+        orb / quinn
+    );
     Ok(())
 }
 

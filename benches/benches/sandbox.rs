@@ -9,18 +9,18 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
+use orb_benches::EMPTY_COMMAND;
 use orb_runtime::{Artifact, CallContext, Event, Input, Job, Limits, Sandbox, SandboxConfig};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig,
-    Store,
+    Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module,
+    PoolingAllocationConfig, Store,
 };
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 
-const EMPTY: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
 const JAVASCRIPT: &str =
     "export default (input) => ({ hello: input.name, sum: input.numbers.reduce((a, b) => a + b) })";
 const INPUT: &[u8] = br#"{"name":"world","numbers":[1,2,3]}"#;
@@ -49,7 +49,7 @@ impl Programs {
         let sandbox = sandbox(folder.path())?;
         let artifact = runtime.block_on(sandbox.build_javascript(JAVASCRIPT.as_bytes(), "index.js"))?;
         Ok(Self {
-            empty: store(folder.path(), &wasmtime::wat::parse_str(EMPTY)?)?,
+            empty: store(folder.path(), EMPTY_COMMAND)?,
             javascript: store(folder.path(), &artifact)?,
             folder,
             sandbox,
@@ -58,7 +58,10 @@ impl Programs {
 }
 
 fn sandbox(folder: &Path) -> Result<Sandbox> {
-    let config = SandboxConfig { cache_dir: Some(folder.join("cache")), ..SandboxConfig::default() };
+    let config = SandboxConfig {
+        cache_dir: Some(folder.join("cache")),
+        ..SandboxConfig::default()
+    };
     Ok(Sandbox::new(config)?)
 }
 
@@ -66,13 +69,20 @@ fn store(folder: &Path, wasm: &[u8]) -> Result<Artifact> {
     let id = orb_protocol::id::ArtifactHash::of(wasm);
     let path = folder.join(id.to_string());
     std::fs::write(&path, wasm)?;
-    Ok(Artifact { hash: *id.as_bytes(), path })
+    Ok(Artifact {
+        hash: *id.as_bytes(),
+        path,
+    })
 }
 
 async fn call(sandbox: &Sandbox, artifact: &Artifact) -> Bytes {
     let job = Job {
         artifact: artifact.clone(),
-        context: CallContext { function: "bench".to_owned(), revision: 1, ..CallContext::default() },
+        context: CallContext {
+            function: "bench".to_owned(),
+            revision: 1,
+            ..CallContext::default()
+        },
         limits: Limits::default(),
         input: Input::Whole(Bytes::from_static(INPUT)),
     };
@@ -90,11 +100,15 @@ fn warm(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) -> Re
     let bare = Bare::new()?;
     let empty = bare.command(&std::fs::read(&programs.empty.path)?)?;
     let javascript = bare.javascript(&std::fs::read(&programs.javascript.path)?)?;
-    let pairs = [("empty command", &programs.empty, empty), ("JavaScript", &programs.javascript, javascript)];
+    let pairs = [
+        ("empty command", &programs.empty, empty),
+        ("JavaScript", &programs.javascript, javascript),
+    ];
     for (name, artifact, bare_program) in pairs {
         let mut group = criterion.benchmark_group(format!("warm call, {name}"));
         group.bench_function("bare wasmtime (baseline)", |b| {
-            b.to_async(runtime).iter(|| async { bare_program.call(&bare).await.expect("it does not fail") });
+            b.to_async(runtime)
+                .iter(|| async { bare_program.call(&bare).await.expect("it does not fail") });
         });
         group.bench_function("orb, all limits", |b| {
             b.to_async(runtime).iter(|| call(&programs.sandbox, artifact));
@@ -106,7 +120,10 @@ fn warm(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) -> Re
 
 fn first(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) {
     let mut group = criterion.benchmark_group("first call, artifact on disk");
-    for (name, artifact) in [("empty command", &programs.empty), ("JavaScript", &programs.javascript)] {
+    for (name, artifact) in [
+        ("empty command", &programs.empty),
+        ("JavaScript", &programs.javascript),
+    ] {
         // The engine stays; the function is new to it, and its compiled form is on disk if it has one.
         group.bench_function(name, |b| {
             b.to_async(runtime).iter_batched(
@@ -144,7 +161,10 @@ struct BareProgram {
 impl Bare {
     fn new() -> Result<Self> {
         let mut pool = PoolingAllocationConfig::default();
-        pool.total_core_instances(64).total_memories(64).total_tables(64).pagemap_scan(Enabled::Auto);
+        pool.total_core_instances(64)
+            .total_memories(64)
+            .total_tables(64)
+            .pagemap_scan(Enabled::Auto);
         let mut config = Config::new();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let engine = Engine::new(&config).map_err(|e| anyhow::anyhow!("{e}"))?;
@@ -155,17 +175,38 @@ impl Bare {
 
     fn command(&self, wasm: &[u8]) -> Result<BareProgram> {
         let module = Module::new(&self.engine, wasm).map_err(|e| anyhow::anyhow!("{e}"))?;
-        let pre = self.linker.instantiate_pre(&module).map_err(|e| anyhow::anyhow!("{e}"))?;
-        Ok(BareProgram { plugin: None, module, pre: Some(pre), namespace: String::new() })
+        let pre = self
+            .linker
+            .instantiate_pre(&module)
+            .map_err(|e| anyhow::anyhow!("{e}"))?;
+        Ok(BareProgram {
+            plugin: None,
+            module,
+            pre: Some(pre),
+            namespace: String::new(),
+        })
     }
 
     fn javascript(&self, wasm: &[u8]) -> Result<BareProgram> {
         let module = Module::new(&self.engine, wasm).map_err(|e| anyhow::anyhow!("{e}"))?;
-        let plugin =
-            Module::new(&self.engine, orb_runtime::javy::engine::ENGINE_WASM).map_err(|e| anyhow::anyhow!("{e}"))?;
-        let plugin = self.linker.instantiate_pre(&plugin).map_err(|e| anyhow::anyhow!("{e}"))?;
-        let namespace = module.imports().next().context("a javy artifact imports its engine")?.module().to_owned();
-        Ok(BareProgram { plugin: Some(plugin), module, pre: None, namespace })
+        let plugin = Module::new(&self.engine, orb_runtime::javy::engine::ENGINE_WASM)
+            .map_err(|e| anyhow::anyhow!("{e}"))?;
+        let plugin = self
+            .linker
+            .instantiate_pre(&plugin)
+            .map_err(|e| anyhow::anyhow!("{e}"))?;
+        let namespace = module
+            .imports()
+            .next()
+            .context("a javy artifact imports its engine")?
+            .module()
+            .to_owned();
+        Ok(BareProgram {
+            plugin: Some(plugin),
+            module,
+            pre: None,
+            namespace,
+        })
     }
 }
 
@@ -180,16 +221,26 @@ impl BareProgram {
         let instance = match (&self.pre, &self.plugin) {
             (Some(pre), _) => pre.instantiate_async(&mut store).await,
             (None, Some(plugin)) => {
-                let plugin = plugin.instantiate_async(&mut store).await.map_err(|e| anyhow::anyhow!("{e}"))?;
+                let plugin = plugin
+                    .instantiate_async(&mut store)
+                    .await
+                    .map_err(|e| anyhow::anyhow!("{e}"))?;
                 let mut linker = bare.linker.clone();
-                linker.instance(&mut store, &self.namespace, plugin).map_err(|e| anyhow::anyhow!("{e}"))?;
+                linker
+                    .instance(&mut store, &self.namespace, plugin)
+                    .map_err(|e| anyhow::anyhow!("{e}"))?;
                 linker.instantiate_async(&mut store, &self.module).await
             }
             (None, None) => anyhow::bail!("nothing to run"),
         }
         .map_err(|e| anyhow::anyhow!("{e}"))?;
-        let start = instance.get_typed_func::<(), ()>(&mut store, "_start").map_err(|e| anyhow::anyhow!("{e}"))?;
-        start.call_async(&mut store, ()).await.map_err(|e| anyhow::anyhow!("{e}"))?;
+        let start = instance
+            .get_typed_func::<(), ()>(&mut store, "_start")
+            .map_err(|e| anyhow::anyhow!("{e}"))?;
+        start
+            .call_async(&mut store, ())
+            .await
+            .map_err(|e| anyhow::anyhow!("{e}"))?;
         Ok(stdout.contents())
     }
 }

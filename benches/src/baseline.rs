@@ -31,7 +31,10 @@ fn certified_key() -> Result<Arc<CertifiedKey>> {
     let der = PrivatePkcs8KeyDer::from(key.to_pkcs8_der());
     let signing = ring::sign::any_eddsa_type(&der)?;
     let spki = signing.public_key().context("an Ed25519 key has a public half")?;
-    Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki.to_vec())], signing)))
+    Ok(Arc::new(CertifiedKey::new(
+        vec![CertificateDer::from(spki.to_vec())],
+        signing,
+    )))
 }
 
 /// Takes any raw public key whose owner signed the handshake.
@@ -248,15 +251,18 @@ pub async fn serve_two_hop(endpoint: Endpoint, upstream: SocketAddr) -> Result<(
 /// # Errors
 /// An unknown role, or no socket.
 pub fn serve_role(role: &str, argument: &str) -> Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let streams = if role == "echo" { argument.parse()? } else { 256 };
-        let endpoint = server(streams)?;
-        println!("{}", endpoint.local_addr()?);
-        match role {
-            "echo" => serve_echo(endpoint).await,
-            "two-hop" => serve_two_hop(endpoint, argument.parse()?).await?,
-            other => anyhow::bail!("unknown role {other:?}"),
-        }
-        Ok(())
-    })
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let streams = if role == "echo" { argument.parse()? } else { 256 };
+            let endpoint = server(streams)?;
+            println!("{}", endpoint.local_addr()?);
+            match role {
+                "echo" => serve_echo(endpoint).await,
+                "two-hop" => serve_two_hop(endpoint, argument.parse()?).await?,
+                other => anyhow::bail!("unknown role {other:?}"),
+            }
+            Ok(())
+        })
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use orb_protocol::key::NodeKey;
 use orb_protocol::manifest::Limits;
 use orb_protocol::quic::frames::{read_message, write_message};
-use orb_protocol::quic::{Connection, Endpoint, EndpointConfig};
+use orb_protocol::quic::{Connection, Endpoint, EndpointConfig, SuperAddr};
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::control::{
     BEAT_INTERVAL_MS, Beat, Holding, HostMessage, Offer, Register, Registered, SuperMessage,
@@ -32,25 +32,40 @@ impl IdleHost {
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
         let endpoint = Endpoint::bind(EndpointConfig::client(NodeKey::from_seed(seed)))?;
-        let connection = endpoint.connect(address.parse()?).await?;
+        let address: SuperAddr = address.parse()?;
+        let address = address.resolve().await?.remove(0);
+        let connection = endpoint.connect(address).await?;
         let (mut send, mut receive) = connection.open_bi().await?;
         write_message(&mut send, &Request::from(register())).await?;
         let reply: Reply = read_message(&mut receive, MESSAGE_LEN_MAX).await?;
         let _: Registered = reply.into_result()?;
-        let none = Holding { replicas: Vec::new(), last: true, extensions: Extensions::none() };
+        let none = Holding {
+            replicas: Vec::new(),
+            last: true,
+            extensions: Extensions::none(),
+        };
         write_message(&mut send, &HostMessage::from(none)).await?;
         let told: SuperMessage = read_message(&mut receive, MESSAGE_LEN_MAX).await?;
-        matches!(told, SuperMessage::Synced(_)).then_some(()).context("the host is not synced")?;
+        matches!(told, SuperMessage::Synced(_))
+            .then_some(())
+            .context("the host is not synced")?;
         let beats = tokio::spawn(async move {
             let _receive = receive;
             loop {
                 tokio::time::sleep(Duration::from_millis(BEAT_INTERVAL_MS)).await;
-                if write_message(&mut send, &HostMessage::from(beat())).await.is_err() {
+                if write_message(&mut send, &HostMessage::from(beat()))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
         });
-        Ok(Self { _endpoint: endpoint, _connection: connection, beats })
+        Ok(Self {
+            _endpoint: endpoint,
+            _connection: connection,
+            beats,
+        })
     }
 }
 

@@ -10,3 +10,11 @@ pub mod baseline;
 pub mod idle;
 pub mod network;
 pub mod process;
+
+/// A WASI command that does nothing: one page of memory, an empty `_start`.
+pub const EMPTY_COMMAND: &[u8] = b"\0asm\x01\0\0\0\
+    \x01\x04\x01\x60\0\0\
+    \x03\x02\x01\0\
+    \x05\x03\x01\0\x01\
+    \x07\x13\x02\x06memory\x02\0\x06_start\0\0\
+    \x0a\x04\x01\x02\0\x0b";

@@ -30,16 +30,24 @@ impl Network {
         let data = folder.path().join("super");
         let listen = ["super", "--listen", "127.0.0.1:0", "--data"].map(str::to_owned);
         let child = daemon(folder.path(), &listen, &data)?;
-        let mut network = Self { folder, children: vec![child], address: String::new() };
+        let mut network = Self {
+            folder,
+            children: vec![child],
+            address: String::new(),
+        };
         network.address = until("the super node's address", || {
-            std::fs::read_to_string(data.join("address")).ok().filter(|a| a.contains('@'))
+            std::fs::read_to_string(data.join("address"))
+                .ok()
+                .filter(|a| a.contains('@'))
         })?
         .trim()
         .to_owned();
         for index in 0..hosts {
             let data = network.folder.path().join(format!("node-{index}"));
             let args = ["node", "--super", &network.address, "--data"].map(str::to_owned);
-            network.children.push(daemon(network.folder.path(), &args, &data)?);
+            network
+                .children
+                .push(daemon(network.folder.path(), &args, &data)?);
         }
         Ok(network)
     }
@@ -67,7 +75,10 @@ impl Network {
         until("a host that takes the function", || {
             let deployed = self.orb(&["deploy", &project.to_string_lossy(), "--json"]).ok()?;
             let document: serde_json::Value = serde_json::from_slice(&deployed).ok()?;
-            document["ready"].as_array().is_some_and(|ready| !ready.is_empty()).then_some(())
+            document["ready"]
+                .as_array()
+                .is_some_and(|ready| !ready.is_empty())
+                .then_some(())
         })
     }
 
@@ -118,8 +129,16 @@ fn daemon(folder: &Path, args: &[String], data: &Path) -> Result<Child> {
 /// The `orb` of the same profile: two folders above a bench's binary.
 fn orb() -> Result<PathBuf> {
     let this = std::env::current_exe()?;
-    let orb = this.ancestors().nth(2).context("a bench lies in target/release/deps")?.join("orb");
-    ensure!(orb.exists(), "{} is missing: run `cargo build --release -p orb-host` first", orb.display());
+    let orb = this
+        .ancestors()
+        .nth(2)
+        .context("a bench lies in target/release/deps")?
+        .join("orb");
+    ensure!(
+        orb.exists(),
+        "{} is missing: run `cargo build --release -p orb-host` first",
+        orb.display()
+    );
     Ok(orb)
 }
 
@@ -129,7 +148,10 @@ fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
         if let Some(found) = probe() {
             return Ok(found);
         }
-        ensure!(started.elapsed() < READY_WITHIN, "{what} did not come within {READY_WITHIN:?}");
+        ensure!(
+            started.elapsed() < READY_WITHIN,
+            "{what} did not come within {READY_WITHIN:?}"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -31,7 +31,10 @@ impl Server {
             .context("cannot start the bench's own binary")?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("a piped stdout")?).read_line(&mut line)?;
-        let address = line.trim().parse().with_context(|| format!("the server printed {line:?}"))?;
+        let address = line
+            .trim()
+            .parse()
+            .with_context(|| format!("the server printed {line:?}"))?;
         Ok(Self { child, address })
     }
 
@@ -61,7 +64,10 @@ pub fn role() -> Option<(String, String)> {
 /// No such process.
 pub fn resident_bytes(pid: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS line")?;
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("VmRSS:"))
+        .context("no VmRSS line")?;
     let kib: u64 = line.split_whitespace().nth(1).context("a figure")?.parse()?;
     Ok(kib * 1024)
 }
