@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
+use orb_benches::build_javascript;
 use orb_runtime::{Sandbox, SandboxConfig};
 
 /// Source sizes, in bytes.
@@ -19,7 +20,7 @@ fn main() -> Result<()> {
     );
     for size in SIZES {
         let source = source(size);
-        let artifact = runtime.block_on(sandbox.build_javascript(source.as_bytes(), "index.js"))?;
+        let artifact = runtime.block_on(build_javascript(&sandbox, &source))?;
         let (is, from) = (artifact.len(), source.len());
         println!("{from:>10} {is:>10} {:>7.2}x", is as f64 / from as f64);
         ensure!(

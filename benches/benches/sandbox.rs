@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
-use orb_benches::EMPTY_COMMAND;
+use orb_benches::{EMPTY_COMMAND, build_javascript};
 use orb_runtime::{Artifact, CallContext, Event, Input, Job, Limits, Sandbox, SandboxConfig};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -47,7 +47,7 @@ impl Programs {
     fn new(runtime: &Runtime) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let sandbox = sandbox(folder.path())?;
-        let artifact = runtime.block_on(sandbox.build_javascript(JAVASCRIPT.as_bytes(), "index.js"))?;
+        let artifact = runtime.block_on(build_javascript(&sandbox, JAVASCRIPT))?;
         Ok(Self {
             empty: store(folder.path(), EMPTY_COMMAND)?,
             javascript: store(folder.path(), &artifact)?,

@@ -18,3 +18,12 @@ pub const EMPTY_COMMAND: &[u8] = b"\0asm\x01\0\0\0\
     \x05\x03\x01\0\x01\
     \x07\x13\x02\x06memory\x02\0\x06_start\0\0\
     \x0a\x04\x01\x02\0\x0b";
+
+/// Builds a JavaScript artifact as `orb build` does.
+///
+/// # Errors
+/// A mistake in the source.
+pub async fn build_javascript(sandbox: &orb_runtime::Sandbox, source: &str) -> anyhow::Result<Vec<u8>> {
+    let compiled = sandbox.compile_javascript(source.as_bytes(), "index.js").await?;
+    Ok(orb_runtime::javy::emit(&compiled.bytecode, &orb_runtime::javy::engine_hash()))
+}
