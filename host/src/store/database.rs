@@ -213,12 +213,13 @@ impl Database {
 }
 
 fn open(path: &Path, check: bool) -> Result<redb::Database, StoreError> {
-    let opened = catch_unwind(|| {
+    let file = files::open_or_create(path).map_err(|error| store_error(path, redb::Error::Io(error)))?;
+    let opened = catch_unwind(AssertUnwindSafe(|| {
         redb::Builder::new()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(check)
-            .create(path)
-    });
+            .create_with_backend(redb::backends::FileBackend::new(file)?)
+    }));
     match opened {
         Ok(opened) => opened.map_err(|error| store_error(path, error.into())),
         Err(panic) => Err(StoreError::Corrupted {

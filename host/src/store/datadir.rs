@@ -11,9 +11,9 @@
 //! | `objects/`, `cache/`, `logs/` | artifacts, what can be made again, what guests wrote |
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use orb_protocol::key::NodeKey;
@@ -314,14 +314,7 @@ fn check_empty(path: &Path) -> Result<(), DataDirError> {
 /// Locks the folder, and tells whether whoever had it before did not end in order.
 fn lock(path: &Path) -> Result<(File, bool), DataDirError> {
     let file = path.join("lock");
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&file)
-        .map_err(io_error(&file, "made"))?;
+    let mut lock = files::open_or_create(&file).map_err(io_error(&file, "made"))?;
     let locked = lock.try_lock();
     let mut holder = String::new();
     // What cannot be read as text is no process id, and no clean stop either.

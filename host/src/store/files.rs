@@ -33,6 +33,17 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Opens a file for reading and writing, made if it is not there.
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(path)
+}
+
 /// Gives a finished file its final name, durably: both its bytes and the name.
 pub(crate) fn settle(file: &File, from: &Path, to: &Path) -> io::Result<()> {
     file.sync_all()?;

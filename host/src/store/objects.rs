@@ -6,7 +6,8 @@
 //! is moved to `objects/damaged/`, for the operator to look at.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,8 @@ use super::files;
 
 /// Damaged files that are kept; older ones go. Enough to see a pattern, and no more disk than that.
 const DAMAGED_MAX: usize = 8;
+/// Bytes of the pieces in which a [`CheckedFile`] is read.
+pub(crate) const PIECE_LEN: usize = 64 << 10;
 
 /// Why an artifact cannot be stored or had.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +111,6 @@ impl ObjectStore {
             path,
             file,
             hasher: blake3::Hasher::new(),
-            written: 0,
         })
     }
 
@@ -133,14 +135,50 @@ impl ObjectStore {
         Err(ObjectError::Damaged(*hash))
     }
 
+    /// The artifact for reading in pieces, each of which is checked: for what is too long to be held in
+    /// memory for as long as somebody takes over reading it.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::get`].
+    pub(crate) fn open_checked(&self, hash: &ArtifactHash) -> Result<CheckedFile, ObjectError> {
+        let path = self.path(hash);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ObjectError::Missing(*hash));
+            }
+            Err(error) => return Err(failed(&path, "read")(error)),
+        };
+        let (mut whole, mut sums, mut len) = (blake3::Hasher::new(), Vec::new(), 0);
+        loop {
+            let mut piece = Vec::new();
+            Read::by_ref(&mut file)
+                .take(PIECE_LEN as u64)
+                .read_to_end(&mut piece)
+                .map_err(failed(&path, "read"))?;
+            if piece.is_empty() {
+                break;
+            }
+            whole.update(&piece);
+            sums.push(blake3::hash(&piece));
+            len += piece.len() as u64;
+        }
+        if whole.finalize() != blake3::Hash::from_bytes(*hash.as_bytes()) {
+            self.set_aside(hash);
+            return Err(ObjectError::Damaged(*hash));
+        }
+        Ok(CheckedFile {
+            store: self.clone(),
+            hash: *hash,
+            file,
+            sums,
+            len,
+        })
+    }
+
     /// Whether there is a file for this hash. Only [`ObjectStore::get`] tells whether it is sound.
     pub(crate) fn contains(&self, hash: &ArtifactHash) -> bool {
         self.path(hash).is_file()
-    }
-
-    /// The length of its file in bytes, if there is one. Unchecked.
-    pub(crate) fn len(&self, hash: &ArtifactHash) -> Option<u64> {
-        fs::metadata(self.path(hash)).ok().map(|file| file.len())
     }
 
     /// Removes an artifact; no error if there is none.
@@ -200,6 +238,49 @@ impl ObjectStore {
     }
 }
 
+/// An artifact whose bytes were checked as a whole, and are checked again when they are read. Holds 32
+/// bytes of memory for each [`PIECE_LEN`] of the artifact.
+#[derive(Debug)]
+pub(crate) struct CheckedFile {
+    store: ObjectStore,
+    hash: ArtifactHash,
+    file: File,
+    sums: Vec<blake3::Hash>,
+    len: u64,
+}
+
+impl CheckedFile {
+    /// The artifact's length in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Bytes from `offset` to the end of the piece that it is in; none at the artifact's end.
+    ///
+    /// # Errors
+    /// [`ObjectError::Damaged`] if they are not what they were, and [`ObjectError::Io`].
+    pub(crate) fn read(&self, offset: u64) -> Result<Vec<u8>, ObjectError> {
+        let index = offset / PIECE_LEN as u64;
+        let Some(sum) = usize::try_from(index).ok().and_then(|index| self.sums.get(index)) else {
+            return Ok(Vec::new());
+        };
+        let start = index * PIECE_LEN as u64;
+        let len = (self.len - start).min(PIECE_LEN as u64);
+        let mut piece = vec![0; usize::try_from(len).unwrap_or(PIECE_LEN)];
+        let path = self.store.path(&self.hash);
+        match self.file.read_exact_at(&mut piece, start) {
+            // It was cut short.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => piece.clear(),
+            read => read.map_err(failed(&path, "read"))?,
+        }
+        if blake3::hash(&piece) != *sum {
+            self.store.set_aside(&self.hash);
+            return Err(ObjectError::Damaged(self.hash));
+        }
+        Ok(piece.split_off(usize::try_from(offset - start).unwrap_or(PIECE_LEN)))
+    }
+}
+
 /// An artifact that is being written. Dropped without [`ObjectWriter::commit`] it leaves nothing.
 #[derive(Debug)]
 pub(crate) struct ObjectWriter {
@@ -207,7 +288,6 @@ pub(crate) struct ObjectWriter {
     path: PathBuf,
     file: File,
     hasher: blake3::Hasher,
-    written: u64,
 }
 
 impl ObjectWriter {
@@ -220,13 +300,15 @@ impl ObjectWriter {
             .write_all(bytes)
             .map_err(failed(&self.path, "written"))?;
         self.hasher.update(bytes);
-        self.written += bytes.len() as u64;
         Ok(())
     }
 
-    /// Bytes so far.
-    pub(crate) fn written(&self) -> u64 {
-        self.written
+    /// The bytes so far.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub(crate) fn read_back(&self) -> Result<Vec<u8>, ObjectError> {
+        fs::read(&self.path).map_err(failed(&self.path, "read"))
     }
 
     /// The hash of the bytes so far.
@@ -327,7 +409,7 @@ mod tests {
         let mut writer = store.writer().unwrap();
         writer.write(b"by").unwrap();
         writer.write(b"tes").unwrap();
-        assert_eq!(writer.written(), 5);
+        assert_eq!(writer.read_back().unwrap(), b"bytes");
         writer.commit(ArtifactHash::of(b"bytes")).unwrap();
         assert_eq!(store.get(&ArtifactHash::of(b"bytes")).unwrap(), b"bytes");
     }
@@ -353,6 +435,42 @@ mod tests {
         assert!(scratch.path().join("damaged").join(hash.to_string()).exists());
         store.put(b"bytes").unwrap();
         assert_eq!(store.get(&hash).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn a_long_artifact_is_read_in_checked_pieces() {
+        let (_scratch, store) = store();
+        let long: Vec<u8> = (0..2 * PIECE_LEN + 5).map(|at| (at % 251) as u8).collect();
+        let hash = store.put(&long).unwrap();
+        let file = store.open_checked(&hash).unwrap();
+        assert_eq!(file.len(), long.len() as u64);
+        let from = |mut at: usize| {
+            let mut read = Vec::new();
+            loop {
+                let piece = file.read(at as u64).unwrap();
+                if piece.is_empty() {
+                    break read;
+                }
+                at += piece.len();
+                read.extend(piece);
+            }
+        };
+        for at in [0, 7, PIECE_LEN, 2 * PIECE_LEN + 4, long.len()] {
+            assert_eq!(from(at), long[at..]);
+        }
+        // Altered between the check and the reading: what is sound still comes, the rest never.
+        let mut altered = long.clone();
+        altered[PIECE_LEN] ^= 1;
+        fs::write(store.path(&hash), &altered[..PIECE_LEN + 1]).unwrap();
+        assert_eq!(file.read(0).unwrap(), long[..PIECE_LEN]);
+        assert!(matches!(
+            file.read(PIECE_LEN as u64),
+            Err(ObjectError::Damaged(_))
+        ));
+        assert!(matches!(store.open_checked(&hash), Err(ObjectError::Missing(_))));
+        fs::create_dir_all(store.path(&hash).parent().unwrap()).unwrap();
+        fs::write(store.path(&hash), &altered).unwrap();
+        assert!(matches!(store.open_checked(&hash), Err(ObjectError::Damaged(_))));
     }
 
     #[test]

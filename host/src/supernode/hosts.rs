@@ -16,6 +16,8 @@ use orb_protocol::wire::control::{
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::{Reply, undecodable};
 
+use tokio::time::Instant;
+
 use super::connection::{Exchange, Peer};
 use super::driver::{HostLink, Registration};
 use super::outbox::Outgoing;
@@ -29,6 +31,11 @@ const OPERATOR_BYTES_MAX: usize = 128;
 const ENGINES_MAX: usize = 64;
 /// What is kept of a host's reason for a refusal, in bytes.
 const REASON_BYTES_MAX: usize = 256;
+/// Messages that a host may send at once: what it holds, and what became of it, when it joins.
+const MESSAGES_BURST: u32 = 10_000;
+/// After that it is read no faster than this: a thousand in a second, each of which may place a
+/// function anew, and writes a line to the log.
+const MESSAGE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Why a control stream ends.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +118,12 @@ async fn listen(
     registration: &Registration,
     recv: &mut quinn::RecvStream,
 ) -> Result<std::convert::Infallible, Broken> {
+    let mut paid = Instant::now();
     loop {
+        paid = paid.max(Instant::now()) + MESSAGE_INTERVAL;
+        if let Some(turn) = paid.checked_sub(MESSAGE_INTERVAL * MESSAGES_BURST) {
+            tokio::time::sleep_until(turn).await;
+        }
         // Silence is the coordinator's business: it hears nothing and gives the host up.
         let message: HostMessage = read_message(recv, MESSAGE_LEN_MAX).await?;
         hear(registration, message)?;

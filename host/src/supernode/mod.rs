@@ -68,8 +68,10 @@ pub(crate) struct SuperNode {
     publishes: Arc<Semaphore>,
     /// Places for those who wait for hosts.
     waiting: Semaphore,
-    /// KiB of memory for artifacts under way.
-    memory: Semaphore,
+    /// KiB of memory for artifacts that are examined.
+    examined_kib: Semaphore,
+    /// Places for artifacts that are checked before they are sent.
+    checks: Semaphore,
 }
 
 /// Runs a super node until its end is wished for.
@@ -89,7 +91,8 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
         publish_rate: PublishRate::default(),
         publishes: Arc::new(Semaphore::new(publish::PUBLISHES_MAX)),
         waiting: Semaphore::new(ready::WAITING_MAX),
-        memory: Semaphore::new(fetch::MEMORY_KIB),
+        examined_kib: Semaphore::new(publish::EXAMINED_KIB_MAX),
+        checks: Semaphore::new(fetch::CHECKS_MAX),
     });
     let address = format!("{}@{}", endpoint.node_id(), reachable(endpoint.local_addr()?));
     dir.write_address(&address)?;

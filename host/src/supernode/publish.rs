@@ -18,17 +18,24 @@ use orb_protocol::registry::{Merge, compare};
 use orb_protocol::wire::directory::{INVITE, PublishStep, Published};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::{directory, undecodable};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::connection::{Exchange, Peer};
 use super::storage::Pin;
-use super::{SuperNode, faults, fetch};
+use super::{SuperNode, faults};
 use crate::store::blocking;
-use crate::store::objects::ObjectError;
+use crate::store::database::StoreError;
+use crate::store::objects::{ObjectError, ObjectWriter};
 use crate::store::registry::Recorded;
 
-/// Publishes under way at once. Each holds a stream, and waits for memory with the others.
+/// Publishes under way at once. Each holds up to [`SPOOL_STEP_BYTES`] of memory, and room on the disk
+/// for what it has sent.
 pub(crate) const PUBLISHES_MAX: usize = 64;
+/// Memory for artifacts that are being examined, in KiB: eight of the longest by default. It is not
+/// held for longer than that takes, however slow a publisher is.
+pub(crate) const EXAMINED_KIB_MAX: usize = 256 << 10;
+/// An upload goes to the disk in steps of so many bytes; most are shorter as a whole.
+const SPOOL_STEP_BYTES: usize = 1 << 20;
 /// How long a publisher may be silent while it sends the artifact.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How long it may take over it: 32 MiB at 64 KiB per second.
@@ -71,14 +78,15 @@ pub(crate) async fn publish(
         None => None,
         Some(wanted) => {
             let pin = node.storage.pin(wanted.artifact).await;
-            let _memory = fetch::memory(node, wanted.artifact_bytes).await?;
             if !is_here(node, wanted).await? {
                 exchange
                     .reply(Ok(step(true)))
                     .await
                     .map_err(|error| lost(&error))?;
-                let bytes = upload(wanted, exchange).await?;
-                store(node, &pin, wanted, bytes).await?;
+                let writer = upload(node, wanted, exchange).await?;
+                let writer = examine_upload(node, wanted, writer).await?;
+                let stored = node.storage.commit(&pin, writer).await;
+                stored.map_err(|error| faults::of_object(&error))?;
                 uploaded = true;
             }
             Some(pin)
@@ -183,60 +191,79 @@ fn follows(live: Option<&Verified>, manifest: &Verified) -> Result<(), Fault> {
 
 /// Whether the artifact is stored here, sound, and what the manifest says it is.
 async fn is_here(node: &SuperNode, wanted: &Publish) -> Result<bool, Fault> {
+    let _memory = memory(node, wanted).await?;
     match node.storage.artifact(wanted.artifact).await {
-        Ok(bytes) => examine(wanted, bytes).await.map(|_| true),
+        Ok(bytes) => examine(wanted, bytes).await.map(|()| true),
         Err(ObjectError::Missing(_) | ObjectError::Damaged(_)) => Ok(false),
         Err(error) => Err(faults::of_object(&error)),
     }
 }
 
-async fn upload(wanted: &Publish, exchange: &mut Exchange) -> Result<Bytes, Fault> {
+/// Takes the artifact's bytes in, to a temporary file.
+async fn upload(node: &SuperNode, wanted: &Publish, exchange: &mut Exchange) -> Result<ObjectWriter, Fault> {
     let reading = async {
         let mut body = BodyReader::new(&mut exchange.recv, wanted.artifact_bytes);
-        let mut bytes = Vec::new();
+        let (mut writer, mut buffer) = (None, Vec::new());
         loop {
             let next = tokio::time::timeout(SILENCE_MAX, body.next())
                 .await
                 .unwrap_or(Err(FrameError::TimedOut(SILENCE_MAX)));
-            match next? {
-                Some(chunk) => bytes.extend_from_slice(&chunk),
-                None => return Ok(bytes),
+            let chunk = next.map_err(|error| not_read(wanted, &error))?;
+            let ended = chunk.is_none();
+            buffer.extend_from_slice(&chunk.unwrap_or_default());
+            if ended || buffer.len() >= SPOOL_STEP_BYTES {
+                let spooled = node.storage.write(writer, std::mem::take(&mut buffer)).await;
+                let spooled = spooled.map_err(|error| faults::of_object(&error))?;
+                if ended {
+                    return Ok(spooled);
+                }
+                writer = Some(spooled);
             }
         }
     };
-    let read = tokio::time::timeout(UPLOAD_MAX, reading)
+    tokio::time::timeout(UPLOAD_MAX, reading)
         .await
-        .unwrap_or(Err(FrameError::TimedOut(UPLOAD_MAX)));
-    match read {
-        Ok(bytes) => Ok(bytes.into()),
-        Err(FrameError::TooLong { .. }) => Err(other_length(wanted, "more")),
-        Err(error) => Err(faults::of_frame(&error)),
-    }
+        .unwrap_or_else(|_| Err(faults::of_frame(&FrameError::TimedOut(UPLOAD_MAX))))
 }
 
-async fn store(node: &SuperNode, pin: &Pin, wanted: &Publish, bytes: Bytes) -> Result<(), Fault> {
-    let bytes = examine(wanted, bytes).await?;
-    node.storage
-        .put(pin, bytes)
-        .await
-        .map_err(|error| faults::of_object(&error))
+async fn examine_upload(
+    node: &SuperNode,
+    wanted: &Publish,
+    writer: ObjectWriter,
+) -> Result<ObjectWriter, Fault> {
+    let _memory = memory(node, wanted).await?;
+    let (writer, bytes) = blocking(move || {
+        let bytes = writer.read_back();
+        (writer, bytes)
+    })
+    .await;
+    let bytes = bytes.map_err(|error| faults::of_object(&error))?;
+    examine(wanted, bytes.into()).await?;
+    Ok(writer)
+}
+
+/// Waits for memory for an artifact.
+async fn memory<'a>(node: &'a SuperNode, wanted: &Publish) -> Result<SemaphorePermit<'a>, Fault> {
+    let all = u32::try_from(EXAMINED_KIB_MAX).unwrap_or(u32::MAX);
+    let kib = u32::try_from(wanted.artifact_bytes.div_ceil(1024)).unwrap_or(all);
+    let permit = node.examined_kib.acquire_many(kib.min(all)).await;
+    permit.map_err(|_| faults::of_store(&StoreError::Closed))
 }
 
 /// Checks bytes against everything that the manifest says of them.
-async fn examine(wanted: &Publish, bytes: Bytes) -> Result<Bytes, Fault> {
+async fn examine(wanted: &Publish, bytes: Bytes) -> Result<(), Fault> {
     let len = bytes.len() as u64;
     if len != wanted.artifact_bytes {
         return Err(other_length(wanted, &len.to_string()));
     }
     let artifact = wanted.artifact;
-    let (bytes, admitted) = blocking(move || {
+    let admitted = blocking(move || {
         let found = ArtifactHash::of(&bytes);
         if found != artifact {
             let wanted = artifact;
             return Err(faults::of_object(&ObjectError::Mismatch { wanted, found }));
         }
-        let admitted = orb_runtime::admit(&bytes).map_err(|error| not_admitted(&error))?;
-        Ok((bytes, admitted))
+        orb_runtime::admit(&bytes).map_err(|error| not_admitted(&error))
     })
     .await?;
     let kind = match admitted.kind {
@@ -251,7 +278,7 @@ async fn examine(wanted: &Publish, bytes: Bytes) -> Result<Bytes, Fault> {
             Fault::new(FaultKind::Unverified, message).help("build and deploy it with one version of orb")
         );
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Makes the revision live: durably, then for the hosts.
@@ -349,6 +376,13 @@ fn other_length(wanted: &Publish, found: &str) -> Fault {
         wanted.artifact_bytes
     );
     Fault::new(FaultKind::Unverified, message)
+}
+
+fn not_read(wanted: &Publish, error: &FrameError) -> Fault {
+    match error {
+        FrameError::TooLong { .. } => other_length(wanted, "more"),
+        error => faults::of_frame(error),
+    }
 }
 
 /// Nobody hears this fault: its hearer is gone.

@@ -13,7 +13,7 @@ use crate::store::blocking;
 use crate::store::committer::Committer;
 use crate::store::database::{Database, StoreError};
 use crate::store::datadir::DataDir;
-use crate::store::objects::{ObjectError, ObjectStore};
+use crate::store::objects::{CheckedFile, ObjectError, ObjectStore, ObjectWriter};
 use crate::store::registry::{OwnerLimits, OwnerUse, Recorded, RegistryTables, artifact_of};
 
 /// Live manifests that are kept in memory: the functions that are called all the time. They cost about
@@ -219,12 +219,6 @@ impl Storage {
         blocking(pin).await
     }
 
-    /// The length of an artifact's file in bytes, if there is one. Unchecked.
-    pub(crate) async fn artifact_len(&self, artifact: ArtifactHash) -> Option<u64> {
-        let shelf = Arc::clone(&self.shelf);
-        blocking(move || shelf.objects.len(&artifact)).await
-    }
-
     /// The bytes of an artifact, checked against its hash.
     ///
     /// # Errors
@@ -234,22 +228,46 @@ impl Storage {
         blocking(move || shelf.objects.get(&artifact).map(Bytes::from)).await
     }
 
-    /// Stores a pinned artifact durably.
+    /// An artifact, checked against its hash, for reading in pieces.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub(crate) async fn open_artifact(&self, artifact: ArtifactHash) -> Result<CheckedFile, ObjectError> {
+        let shelf = Arc::clone(&self.shelf);
+        blocking(move || shelf.objects.open_checked(&artifact)).await
+    }
+
+    /// Adds bytes to an artifact that is being written; begins one if there is none yet.
     ///
     /// # Errors
     /// [`ObjectError`]; nothing is left behind then.
-    pub(crate) async fn put(&self, pin: &Pin, bytes: Bytes) -> Result<(), ObjectError> {
-        let (shelf, artifact) = (Arc::clone(&pin.shelf), pin.artifact);
-        let put = move || {
-            let free = shelf.objects.free_bytes()?;
-            if free < RESERVE_BYTES + bytes.len() as u64 {
+    pub(crate) async fn write(
+        &self,
+        writer: Option<ObjectWriter>,
+        bytes: Vec<u8>,
+    ) -> Result<ObjectWriter, ObjectError> {
+        let shelf = Arc::clone(&self.shelf);
+        let write = move || {
+            if shelf.objects.free_bytes()? < RESERVE_BYTES + bytes.len() as u64 {
                 return Err(shelf.objects.full());
             }
-            let mut writer = shelf.objects.writer()?;
+            let mut writer = match writer {
+                Some(writer) => writer,
+                None => shelf.objects.writer()?,
+            };
             writer.write(&bytes)?;
-            writer.commit(artifact)
+            Ok(writer)
         };
-        blocking(put).await
+        blocking(write).await
+    }
+
+    /// Makes a pinned artifact that was written durable.
+    ///
+    /// # Errors
+    /// [`ObjectError`]; nothing is left behind then.
+    pub(crate) async fn commit(&self, pin: &Pin, writer: ObjectWriter) -> Result<(), ObjectError> {
+        let artifact = pin.artifact;
+        blocking(move || writer.commit(artifact)).await
     }
 
     /// Finishes what was begun and closes the database. Blocks.
@@ -387,11 +405,20 @@ mod tests {
         (dir, storage)
     }
 
+    async fn put(storage: &Storage, pin: &Pin, bytes: &[u8]) {
+        let writer = storage.write(None, bytes.to_vec()).await.unwrap();
+        storage.commit(pin, writer).await.unwrap();
+    }
+
+    async fn is_here(storage: &Storage, bytes: &[u8]) -> bool {
+        storage.artifact(ArtifactHash::of(bytes)).await.is_ok()
+    }
+
     async fn publish_bytes(storage: &Storage, number: u64, bytes: &'static [u8]) -> Arc<Verified> {
         let key = owner(1);
         let manifest = Arc::new(manifest(&key, "f", version(0, number), publish(bytes)));
         let pin = storage.pin(ArtifactHash::of(bytes)).await;
-        storage.put(&pin, Bytes::from_static(bytes)).await.unwrap();
+        put(storage, &pin, bytes).await;
         let recorded = storage
             .record(&manifest, head(&key, &manifest), PLENTY, false)
             .await
@@ -421,7 +448,7 @@ mod tests {
         let (dir, storage) = open(&folder);
         let stored = publish_bytes(&storage, 1, b"whole").await;
         let pin = storage.pin(ArtifactHash::of(b"half")).await;
-        storage.put(&pin, Bytes::from_static(b"half")).await.unwrap();
+        put(&storage, &pin, b"half").await;
         // What a kill between the artifact and the manifest leaves.
         let left = tempfile::tempdir().unwrap();
         copy(folder.path(), left.path());
@@ -429,11 +456,8 @@ mod tests {
         let (dir, storage) = open(&left);
         assert!(dir.stopped_uncleanly());
         assert_eq!(storage.live(stored.function()).await.unwrap(), Some(stored));
-        assert_eq!(
-            storage.artifact(ArtifactHash::of(b"whole")).await.unwrap(),
-            b"whole".as_slice()
-        );
-        assert_eq!(storage.artifact_len(ArtifactHash::of(b"half")).await, None);
+        assert!(is_here(&storage, b"whole").await);
+        assert!(!is_here(&storage, b"half").await);
     }
 
     #[tokio::test]
@@ -464,10 +488,10 @@ mod tests {
             .record(&tombstone, head(&key, &tombstone), PLENTY, false)
             .await
             .unwrap();
-        assert_eq!(storage.artifact_len(artifact).await, Some(5));
+        assert!(is_here(&storage, b"bytes").await);
         // The publish that pinned it fails: now it goes.
         blocking(move || drop(pin)).await;
-        while storage.artifact_len(artifact).await.is_some() {
+        while is_here(&storage, b"bytes").await {
             tokio::task::yield_now().await;
         }
     }
