@@ -27,11 +27,15 @@ for registry in "$cargo_home"/registry/src/*/; do
   remap+=" --remap-path-prefix=${registry%/}=crates"
 done
 remap+=" --remap-path-prefix=$sysroot=rust"
+# The stack in linear memory: a quarter more than JavaScript may use of it (src/engine.rs).
+stack="-Clink-arg=-zstack-size=1310720"
 
 # QuickJS with its check of the stack's depth (see the header), and memory.copy for memcpy.
-export CFLAGS_wasm32_wasip1="-include $PWD/src/stack_limit.h -mbulk-memory"
+# The sum has no meaning but that a changed header is noticed.
+header=$PWD/src/quickjs_on_wasi.h
+export CFLAGS_wasm32_wasip1="-include $header -mbulk-memory -DORB_HEADER=$(cksum <"$header" | cut -d' ' -f1)"
 # shellcheck disable=SC2086 # several flags
-RUSTFLAGS="$remap" cargo build --release --locked --target "$target" ${WASI_CARGO_FLAGS:-}
+RUSTFLAGS="$remap $stack" cargo build --release --locked --target "$target" ${WASI_CARGO_FLAGS:-}
 
 # The tool is an ordinary program: the settings for WebAssembly are not for it.
 env -u RUSTC -u RUSTC_BOOTSTRAP -u LD_LIBRARY_PATH \

@@ -147,7 +147,8 @@ pub unsafe extern "C" fn invoke(code: *const u8, code_len: usize) {
     let context = b"{\"function\":\"\",\"revision\":0,\"request_id\":\"\",\"deadline_ms\":0}\0";
     match run::run(&Program { packed, context, input: &input }) {
         Outcome::Answer(json) => {
-            if let Err(error) = std::io::stdout().write_all(&json) {
+            let mut stdout = std::io::stdout();
+            if let Err(error) = stdout.write_all(&json).and_then(|()| stdout.flush()) {
                 fail(&format!("the answer can't be written: {error}"));
             }
         }

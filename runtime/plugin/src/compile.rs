@@ -1,10 +1,11 @@
 //! Source to packed bytecode.
 
 use crate::engine;
+use crate::locate;
 use crate::pack::{self, Kind};
 use crate::report::{self, Report};
 use javy::quickjs::{Ctx, Value, qjs};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Why there is no bytecode.
 pub(crate) enum CompileFailure {
@@ -24,7 +25,7 @@ pub(crate) fn compile(name: &str, source: &[u8]) -> Result<(Vec<u8>, Kind), Comp
     engine::with(|ctx| {
         let bytecode = evaluate(ctx, &c_name, source)
             .and_then(|module| write(ctx, &module))
-            .map_err(|exception| failure(ctx, &exception, name, source))?;
+            .map_err(|exception| failure(ctx, &exception, &c_name, source))?;
         let kind = match has_default_export(&bytecode) {
             Some(true) => Kind::Function,
             Some(false) => Kind::Script,
@@ -37,14 +38,18 @@ pub(crate) fn compile(name: &str, source: &[u8]) -> Result<(Vec<u8>, Kind), Comp
 /// Compiles and does not run.
 ///
 /// QuickJS counts the columns of a first line from 0, and of all others from 1. So the source
-/// goes one line down, and lines are counted from 0.
-fn evaluate<'js>(ctx: &Ctx<'js>, name: &CString, source: &[u8]) -> Result<Value<'js>, Value<'js>> {
-    let mut text = Vec::with_capacity(source.len() + 2);
-    text.push(b'\n');
+/// goes two lines down, and lines are counted from -1 (0 stands for QuickJS's default).
+pub(crate) fn evaluate<'js>(
+    ctx: &Ctx<'js>,
+    name: &CStr,
+    source: &[u8],
+) -> Result<Value<'js>, Value<'js>> {
+    let mut text = Vec::with_capacity(source.len() + 3);
+    text.extend_from_slice(b"\n\n");
     text.extend_from_slice(source);
     text.push(0);
     if source.starts_with(b"#!") {
-        text[1..3].copy_from_slice(b"//");
+        text[2..4].copy_from_slice(b"//");
     }
     let flags =
         qjs::JS_EVAL_TYPE_MODULE | qjs::JS_EVAL_FLAG_STRICT | qjs::JS_EVAL_FLAG_COMPILE_ONLY;
@@ -52,7 +57,7 @@ fn evaluate<'js>(ctx: &Ctx<'js>, name: &CString, source: &[u8]) -> Result<Value<
         version: qjs::JS_EVAL_OPTIONS_VERSION as i32,
         eval_flags: flags as i32,
         filename: name.as_ptr(),
-        line_num: 0,
+        line_num: -1,
     };
     // SAFETY: the text is followed by the zero byte that QuickJS wants.
     let raw = unsafe {
@@ -84,26 +89,28 @@ fn write<'js>(ctx: &Ctx<'js>, module: &Value<'js>) -> Result<Vec<u8>, Value<'js>
 fn failure<'js>(
     ctx: &Ctx<'js>,
     exception: &Value<'js>,
-    name: &str,
-    text: &[u8],
+    name: &CStr,
+    source: &[u8],
 ) -> CompileFailure {
-    if report::is_out_of_memory(ctx, exception) {
+    if report::is_out_of_memory(exception) {
         return CompileFailure::OutOfMemory;
     }
-    let Report { message, line, column, .. } = Report::of(ctx, exception, name);
-    if let Some(specifier) = unknown_module(&message) {
-        let (line, column) = quoted_at(text, specifier).unwrap_or((0, 0));
+    let file = name.to_string_lossy();
+    let error = Report::of(ctx, exception, &file);
+    if let Some(specifier) = unknown_module(&error.message) {
+        let (line, column) = quoted_at(source, specifier).unwrap_or((0, 0));
         let message = format!(
             "cannot import '{specifier}': a function is one file, so bundle what it imports"
         );
-        return syntax(&message, name, line, column);
+        return syntax(&message, &file, line, column);
     }
-    let message = message.strip_prefix("SyntaxError: ").unwrap_or(&message);
-    let (line, column) = match (line, column) {
-        (Some(line), Some(column)) => (line, in_utf16(text, line, column)),
-        _ => (0, 0),
-    };
-    syntax(message, name, line, column)
+    let at = locate::locate(ctx, name, source, &error);
+    let (line, column) = position(source, at);
+    let message = error.message.strip_prefix("SyntaxError: ").unwrap_or(&error.message);
+    match message.strip_suffix(": ''") {
+        Some(message) => syntax(&format!("{message}: end of file"), &file, line, column),
+        None => syntax(message, &file, line, column),
+    }
 }
 
 fn syntax(message: &str, file: &str, line: u32, column: u32) -> CompileFailure {
@@ -127,7 +134,7 @@ fn unknown_module(message: &str) -> Option<&str> {
     rest.strip_suffix('\'')
 }
 
-/// Where a specifier stands in quotes. QuickJS does not say where an import is.
+/// Where a specifier stands in quotes. QuickJS does not say where the import is.
 fn quoted_at(text: &[u8], specifier: &str) -> Option<(u32, u32)> {
     ["'", "\""].iter().find_map(|quote| {
         let wanted = format!("{quote}{specifier}{quote}");
@@ -144,15 +151,6 @@ fn position(text: &[u8], at: usize) -> (u32, u32) {
     let line = before.matches('\n').count() as u32 + 1;
     let last = before.rsplit('\n').next().unwrap_or("");
     (line, last.encode_utf16().count() as u32 + 1)
-}
-
-/// QuickJS counts columns in bytes, editors in UTF-16 code units.
-fn in_utf16(text: &[u8], line: u32, column: u32) -> u32 {
-    let line = text.split(|&byte| byte == b'\n').nth(line as usize - 1);
-    let Some(before) = line.and_then(|line| line.get(..column as usize - 1)) else {
-        return column;
-    };
-    String::from_utf8_lossy(before).encode_utf16().count() as u32 + 1
 }
 
 /// Whether a module's bytecode lists an export named `default`. None if it can't be read.

@@ -5,9 +5,10 @@ use javy::quickjs::{Ctx, Value, qjs};
 use javy::{Config, Runtime};
 
 /// How deep JavaScript may nest, in bytes of the stack in linear memory. QuickJS then throws
-/// a `RangeError`, which must come before that stack ends (1 MiB) and before the host's
-/// limit for compiled code.
-const STACK_BYTES: usize = 512 * 1024;
+/// a `RangeError`. That must come before the stack ends (build.sh gives it a quarter more) and
+/// before the host's limit for compiled code, which needs up to four times as much
+/// (`WASM_STACK_BYTES` in the runtime's `javy::abi`). Plain functions nest about 2,500 deep.
+const STACK_BYTES: usize = 1024 * 1024;
 
 /// Cycles are looked for when the heap has grown to this. An instance serves one call, so
 /// collecting earlier would cost most calls time and save nothing.

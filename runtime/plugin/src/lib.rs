@@ -6,6 +6,7 @@
 //! - [`abi`]: the exports, and how bytes cross
 //! - [`engine`]: the QuickJS runtime, made before the module is snapshotted
 //! - [`compile`]: source to packed bytecode
+//! - [`locate`]: where a syntax error is
 //! - [`run`]: one call of a compiled program
 //! - [`pack`]: the form that bytecode is kept in
 //! - [`globals`]: `console`, `Math.random`, `performance`
@@ -15,6 +16,7 @@ mod abi;
 mod compile;
 mod engine;
 mod globals;
+mod locate;
 mod pack;
 mod report;
 mod run;

@@ -22,13 +22,13 @@ impl Report {
     /// one in it.
     pub(crate) fn of<'js>(ctx: &Ctx<'js>, exception: &Value<'js>, file: &str) -> Self {
         let stack = stack(ctx, exception);
-        let place = stack.lines().filter_map(place).find(|place| place.0 == file);
+        let place = stack.lines().find_map(|frame| place(frame, file));
         let message = cut(message(ctx, exception));
         Self {
             message,
-            file: place.map(|place| place.0.to_owned()),
-            line: place.map(|place| place.1),
-            column: place.map(|place| place.2),
+            file: place.map(|_| file.to_owned()),
+            line: place.map(|place| place.0),
+            column: place.map(|place| place.1),
             stack: cut(stack),
         }
     }
@@ -50,37 +50,28 @@ impl Report {
 
     /// As a console shows it.
     pub(crate) fn to_text(&self) -> String {
-        if self.stack.is_empty() {
-            return self.message.clone();
-        }
-        format!("{}\n{}", self.message, self.stack)
+        text(&self.message, &self.stack)
     }
 }
+
+/// Set by the allocator that `quickjs_on_wasi.h` puts in QuickJS's way.
+#[unsafe(no_mangle)]
+static mut orb_allocation_failed: i32 = 0;
 
 /// Whether QuickJS itself ran out of memory. When not even the error could be made, it
 /// throws null.
-pub(crate) fn is_out_of_memory(ctx: &Ctx<'_>, exception: &Value<'_>) -> bool {
-    if exception.is_null() {
-        return !can_allocate(64 * 1024);
+pub(crate) fn is_out_of_memory(exception: &Value<'_>) -> bool {
+    // SAFETY: the module has one thread.
+    let allocation_failed = unsafe { orb_allocation_failed } != 0;
+    if !allocation_failed || exception.is_null() {
+        return allocation_failed;
     }
-    if !exception.is_error() {
-        return false;
-    }
-    let _ = ctx;
-    let Some(error) = exception.as_object() else {
+    let Some(error) = exception.as_object().filter(|_| exception.is_error()) else {
         return false;
     };
-    let is = |key: &str, text: &str| {
-        error
-            .get::<_, String>(key)
-            .is_ok_and(|value| value.starts_with(text))
-    };
-    is("name", "InternalError") && is("message", "out of memory")
-}
-
-fn can_allocate(size: usize) -> bool {
-    let mut probe = Vec::<u8>::new();
-    probe.try_reserve_exact(size).is_ok()
+    error
+        .get::<_, String>("message")
+        .is_ok_and(|message| message.starts_with("out of memory"))
 }
 
 fn message<'js>(ctx: &Ctx<'js>, exception: &Value<'js>) -> String {
@@ -119,22 +110,22 @@ fn property<'js>(ctx: &Ctx<'js>, object: &Object<'js>, key: &str) -> Option<Valu
     object.get(key).map_err(|_| drop(ctx.catch())).ok()
 }
 
-/// (file, line, column) of a frame: `at name (file:1:2)` or `at file:1:2`.
-fn place(frame: &str) -> Option<(&str, u32, u32)> {
-    let frame = frame.trim().strip_prefix("at ")?;
-    let inner = match frame.strip_suffix(')') {
-        Some(frame) => frame.rsplit_once(" (")?.1,
-        None => frame,
-    };
-    let (rest, column) = inner.rsplit_once(':')?;
-    let (file, line) = rest.rsplit_once(':')?;
-    Some((file, line.parse().ok()?, column.parse().ok()?))
+/// Line and column of a frame, if it is in `file`: `at name (file:1:2)` or `at file:1:2`.
+fn place(frame: &str, file: &str) -> Option<(u32, u32)> {
+    let (before, after) = frame.rsplit_once(file)?;
+    if !before.ends_with(" (") && !before.ends_with("at ") {
+        return None;
+    }
+    let after = after.strip_prefix(':')?;
+    let (line, column) = after.trim_end_matches(')').split_once(':')?;
+    Some((line.parse().ok()?, column.parse().ok()?))
 }
 
 /// A value as a developer wants to see it in a log.
 pub(crate) fn show<'js>(ctx: &Ctx<'js>, value: &Value<'js>) -> String {
     if value.is_error() {
-        return Report::of(ctx, value, "").to_text();
+        let (message, stack) = (message(ctx, value), stack(ctx, value));
+        return text(&message, &stack);
     }
     if value.is_object() && !value.is_function() {
         match ctx.json_stringify(value.clone()) {
@@ -152,6 +143,11 @@ fn lossy<'js>(ctx: &Ctx<'js>, value: &Value<'js>) -> String {
         drop(ctx.catch());
         "[a value without text]".to_owned()
     })
+}
+
+fn text(message: &str, stack: &str) -> String {
+    let gap = if stack.is_empty() { "" } else { "\n" };
+    format!("{message}{gap}{stack}")
 }
 
 fn cut(mut text: String) -> String {

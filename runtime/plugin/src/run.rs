@@ -42,7 +42,7 @@ fn call(ctx: &Ctx<'_>, program: &Program<'_>) -> Result<Outcome, Outcome> {
     if kind == Some(pack::Kind::Script) {
         let module = load(ctx, program)?;
         evaluate(ctx, &module)?;
-        run_jobs(ctx);
+        run_jobs(ctx, &module)?;
         return Ok(Outcome::ScriptDone);
     }
     // The input is looked at before anything of the program runs.
@@ -54,7 +54,7 @@ fn call(ctx: &Ctx<'_>, program: &Program<'_>) -> Result<Outcome, Outcome> {
     let returned = apply(ctx, &module, &function, &input, &context)?;
     let answer = settle(ctx, &module, returned)?;
     let json = stringify(ctx, &module, &answer)?;
-    run_jobs(ctx);
+    run_jobs(ctx, &module)?;
     // The instance ends with this call: taking its objects apart would be for nothing.
     std::mem::forget((input, context, function, answer, module));
     Ok(Outcome::Answer(json))
@@ -104,7 +104,7 @@ fn load<'js>(ctx: &Ctx<'js>, program: &Program<'_>) -> Result<Module<'js>, Outco
     unsafe {
         let value = qjs::JS_ReadObject(raw, bytecode.as_ptr(), bytecode.len() as _, flags as i32);
         let value = checked(ctx, value).map_err(|e| {
-            if report::is_out_of_memory(ctx, &e) { Outcome::OutOfMemory } else { damaged() }
+            if report::is_out_of_memory(&e) { Outcome::OutOfMemory } else { damaged() }
         })?;
         if qjs::JS_VALUE_GET_TAG(value.as_raw()) != qjs::JS_TAG_MODULE {
             return Err(damaged());
@@ -172,7 +172,7 @@ fn settle<'js>(
         // SAFETY: it is a promise.
         match unsafe { qjs::JS_PromiseState(raw, value.as_raw()) } {
             qjs::JSPromiseStateEnum_JS_PROMISE_PENDING => {
-                if !ctx.execute_pending_job() {
+                if !run_job(ctx, module)? {
                     return Err(Outcome::Unsettled);
                 }
             }
@@ -191,9 +191,21 @@ fn settle<'js>(
     }
 }
 
+/// Runs one pending job. False: there is none.
+fn run_job<'js>(ctx: &Ctx<'js>, module: &Module<'js>) -> Result<bool, Outcome> {
+    let mut context = ctx.as_raw().as_ptr();
+    // SAFETY: the runtime is this context's.
+    let done = unsafe { qjs::JS_ExecutePendingJob(qjs::JS_GetRuntime(context), &mut context) };
+    if done < 0 {
+        return Err(thrown(ctx, module, &ctx.catch()));
+    }
+    Ok(done > 0)
+}
+
 /// What the program started and did not wait for.
-fn run_jobs(ctx: &Ctx<'_>) {
-    while ctx.execute_pending_job() {}
+fn run_jobs<'js>(ctx: &Ctx<'js>, module: &Module<'js>) -> Result<(), Outcome> {
+    while run_job(ctx, module)? {}
+    Ok(())
 }
 
 /// `text` ends in a zero byte.
@@ -247,7 +259,7 @@ fn stringify<'js>(
 }
 
 fn thrown<'js>(ctx: &Ctx<'js>, module: &Module<'js>, exception: &Value<'js>) -> Outcome {
-    if report::is_out_of_memory(ctx, exception) {
+    if report::is_out_of_memory(exception) {
         return Outcome::OutOfMemory;
     }
     Outcome::Thrown(Report::of(ctx, exception, &module.file))
@@ -271,13 +283,15 @@ fn no_json<'js>(ctx: &Ctx<'js>, module: &Module<'js>, exception: &Value<'js>) ->
 }
 
 fn bad_input<'js>(ctx: &Ctx<'js>, exception: &Value<'js>) -> Outcome {
-    if report::is_out_of_memory(ctx, exception) {
+    if report::is_out_of_memory(exception) {
         return Outcome::OutOfMemory;
     }
     let report = Report::of(ctx, exception, "<input>");
     let message = report.message.strip_prefix("SyntaxError: ");
     let message = message.unwrap_or(&report.message);
     Outcome::BadInput(match (report.line, report.column) {
+        // QuickJS counts the columns of a first line from 0.
+        (Some(1), Some(column)) => format!("{message} (line 1, column {})", column + 1),
         (Some(line), Some(column)) => format!("{message} (line {line}, column {column})"),
         _ => message.to_owned(),
     })

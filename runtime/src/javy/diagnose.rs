@@ -128,3 +128,85 @@ fn char_width(c: char) -> usize {
         _ => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Renders an error at the first `‸` of the source, which is taken out.
+    fn rendered(marked: &str) -> String {
+        let before = marked.split('‸').next().unwrap_or("");
+        let line = before.matches('\n').count() + 1;
+        let last = before.rsplit('\n').next().unwrap_or("");
+        let error = SyntaxError {
+            message: "unexpected token".to_owned(),
+            file: "index.js".to_owned(),
+            line: line as u32,
+            column: last.encode_utf16().count() as u32 + 1,
+        };
+        render(&marked.replace('‸', ""), &error)
+    }
+
+    #[test]
+    fn shows_the_line_and_a_caret_under_the_column() {
+        insta::assert_snapshot!(rendered("let a = 1;\nconst x = (1 + ‸;\n"), @r"
+        index.js:2:16: unexpected token
+          2 | const x = (1 + ;
+            |                ^
+        ");
+    }
+
+    #[test]
+    fn a_tab_is_as_wide_under_the_line_as_in_it() {
+        insta::assert_snapshot!(rendered("\t\tif\t(‸"), @r"
+        index.js:1:7: unexpected token
+          1 |         if    (
+            |                ^
+        ");
+    }
+
+    #[test]
+    fn wide_and_combined_characters_keep_the_caret_in_place() {
+        insta::assert_snapshot!(rendered("const s = '語🎉e\u{301}' ‸const;"), @r"
+        index.js:1:19: unexpected token
+          1 | const s = '語🎉é' const;
+            |                   ^
+        ");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_error() {
+        let marked = format!("{}‸)){}", "var a=1;".repeat(50), "var b=2;".repeat(50));
+        insta::assert_snapshot!(rendered(&marked), @r"
+        index.js:1:401: unexpected token
+          1 | …a=1;var a=1;var a=1;var a=1;var a=1;var a=1;var a=1;var a=1;))var b=2;var b=2;var b=2;var b=2;…
+            |                                                              ^
+        ");
+    }
+
+    #[test]
+    fn an_error_at_the_end_of_a_file_points_behind_its_last_character() {
+        insta::assert_snapshot!(rendered("f(\r\n{‸"), @r"
+        index.js:2:2: unexpected token
+          2 | {
+            |  ^
+        ");
+    }
+
+    #[test]
+    fn an_error_without_a_place_is_one_line() {
+        let error = SyntaxError {
+            message: "no place".to_owned(),
+            file: "index.js".to_owned(),
+            line: 0,
+            column: 0,
+        };
+        assert_eq!(render("x", &error), "index.js: no place");
+        let behind = SyntaxError {
+            line: 9,
+            column: 1,
+            ..error
+        };
+        assert_eq!(render("x", &behind), "index.js:9:1: no place");
+    }
+}

@@ -14,6 +14,9 @@ pub mod diagnose;
 pub mod emit;
 pub mod engine;
 pub mod recognise;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+mod tests;
 
 pub use abi::{
     CallContext, CompileError, Compiled, EngineExports, EngineInstance, Kind, RunOutcome, RunRequest,
