@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use wasmtime::{Config, Enabled, Engine, OperatorCost, PoolingAllocationConfig, WasmFeatures};
 
 use crate::admit::{FEATURES, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use crate::javy::abi::WASM_STACK_BYTES;
 use crate::{AdmissionLimits, SandboxConfig};
 
 /// How fuel is counted. It is named beside every fuel figure; figures of different versions
@@ -18,13 +19,8 @@ pub(crate) const WASMTIME_VERSION: &str = "48.0.8";
 /// ordinary operator takes 0.02 to 2.
 const LIBCALL_FUEL: u8 = 64;
 
-/// Stack of a guest's WebAssembly frames. The JavaScript engine throws its own "stack overflow"
-/// from half of it.
-const WASM_STACK_BYTES: usize = 1 << 20;
-
 /// The whole stack that a guest runs on; what is above [`WASM_STACK_BYTES`] is for host calls.
-/// wasmtime's default.
-const ASYNC_STACK_BYTES: usize = 2 << 20;
+const ASYNC_STACK_BYTES: usize = WASM_STACK_BYTES + (1 << 20);
 
 /// Memory of a finished instance that is cleared rather than given back to the system, so that the
 /// next one takes no page faults: as much as a JavaScript call dirties, which then takes 25 µs in
