@@ -67,6 +67,9 @@ pub struct AdmissionLimits {
     /// Bytes of the largest function, since a compiler's time grows faster than a function.
     /// Default 512 KiB (the interpreter loop of the JavaScript engine has about 100).
     pub function_bytes: u32,
+    /// Local variables of all functions, parameters included: a few bytes can declare 50,000.
+    /// Default 4,000,000 (the JavaScript engine has about 30 for each function).
+    pub locals: u32,
     /// Globals. Default 10,000 (a guess; programs have a handful).
     pub globals: u32,
 }
@@ -77,6 +80,7 @@ impl Default for AdmissionLimits {
             module_bytes: 32 << 20,
             functions: 65_536,
             function_bytes: 512 << 10,
+            locals: 4_000_000,
             globals: 10_000,
         }
     }
@@ -288,6 +292,7 @@ impl<'a> Module<'a> {
         let mut validator = Validator::new_with_features(FEATURES);
         let mut allocations = wasmparser::FuncValidatorAllocations::default();
         let mut module = Self::default();
+        let mut locals = 0;
         for payload in Parser::new(0).parse_all(wasm) {
             let payload = payload.map_err(|error| invalid(wasm, &error))?;
             check_size(&payload, limits)?;
@@ -297,6 +302,8 @@ impl<'a> Module<'a> {
             if let wasmparser::ValidPayload::Func(function, body) = valid {
                 let mut function = function.into_validator(allocations);
                 function.validate(&body).map_err(|error| invalid(wasm, &error))?;
+                locals += u64::from(function.len_locals());
+                at_most("local variables", locals, limits.locals)?;
                 allocations = function.into_allocations();
             }
             module.note(payload).map_err(|error| invalid(wasm, &error))?;
@@ -393,17 +400,6 @@ impl<'a> Module<'a> {
 
 /// Refuses what is too large before time is spent on it.
 fn check_size(payload: &Payload<'_>, limits: &AdmissionLimits) -> Result<(), AdmissionError> {
-    let at_most = |what: &str, count: u64, max: u32| {
-        let max = u64::from(max);
-        if count <= max {
-            return Ok(());
-        }
-        Err(AdmissionError::TooMany {
-            what: what.to_owned(),
-            count,
-            max,
-        })
-    };
     match payload {
         Payload::TypeSection(types) => at_most("types", types.count().into(), limits.functions),
         Payload::FunctionSection(functions) => {
@@ -424,6 +420,15 @@ fn check_size(payload: &Payload<'_>, limits: &AdmissionLimits) -> Result<(), Adm
         }
         _ => Ok(()),
     }
+}
+
+fn at_most(what: &str, count: u64, max: u32) -> Result<(), AdmissionError> {
+    let max = u64::from(max);
+    if count <= max {
+        return Ok(());
+    }
+    let what = what.to_owned();
+    Err(AdmissionError::TooMany { what, count, max })
 }
 
 /// Tells a broken module from one that would be valid with further proposals.

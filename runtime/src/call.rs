@@ -38,13 +38,16 @@ impl<E: FnMut(Event) + Send> Call<'_, E> {
         script: &Script,
         input: Input,
     ) -> Result<(), GuestFault> {
-        let (stdio, json) = match (script.kind, input) {
+        let (stdio, context, json) = match (script.kind, input) {
             (javy::Kind::Function, Input::Whole(json)) => {
-                (Stdio::new(Input::default(), StdoutIs::Log, &self.limits), json)
+                let stdio = Stdio::new(Input::default(), StdoutIs::Log, &self.limits);
+                (stdio, self.context_json(), json)
             }
-            (_, input) => (Stdio::new(input, StdoutIs::Answer, &self.limits), Bytes::new()),
+            (_, input) => {
+                let stdio = Stdio::new(input, StdoutIs::Answer, &self.limits);
+                (stdio, Vec::new(), Bytes::new())
+            }
         };
-        let context = self.context_json();
         let request = RunRequest {
             bytecode: &script.bytecode,
             context_json: &context,

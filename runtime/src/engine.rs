@@ -75,7 +75,8 @@ fn operator_cost() -> OperatorCost {
 
 fn pool(sandbox: &SandboxConfig) -> PoolingAllocationConfig {
     let instances = sandbox.instances_max.max(1);
-    let ceiling = usize::try_from(sandbox.memory_bytes_ceiling).unwrap_or(usize::MAX);
+    // No 32-bit memory can be larger, and no more address space is set aside for one.
+    let ceiling = sandbox.memory_bytes_ceiling.min(1 << 32) as usize;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(instances)
         .total_memories(instances)

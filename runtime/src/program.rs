@@ -1,7 +1,8 @@
 //! From an artifact on disk to a program that is ready to run.
 
 use std::borrow::Cow;
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -251,20 +252,30 @@ impl Programs {
         Ok(Read::Ready(Program::Script(Arc::new(script)), bytes))
     }
 
+    /// The bytes of an artifact, which are what its name says. Nothing else is said of a file
+    /// before its hash is known to be right, since what is said is remembered.
     fn read_verified(&self, artifact: &Artifact) -> Result<Vec<u8>, GuestFault> {
         let path = artifact.path.display();
         let unreadable = |error| GuestFault::Artifact {
             message: format!("{path}: {error}"),
         };
-        let bytes = fs::metadata(&artifact.path).map_err(unreadable)?.len();
+        let file = File::open(&artifact.path).map_err(unreadable)?;
+        let bytes = file.metadata().map_err(unreadable)?.len();
         let max = self.admission.module_bytes;
-        if bytes > max {
-            return Err(refuse(&AdmissionError::TooLarge { bytes, max }));
-        }
-        let wasm = fs::read(&artifact.path).map_err(unreadable)?;
-        if blake3::hash(&wasm) != artifact.hash {
+        let mut wasm = Vec::new();
+        let hash = if bytes > max {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(file).map_err(unreadable)?.finalize()
+        } else {
+            file.take(max).read_to_end(&mut wasm).map_err(unreadable)?;
+            blake3::hash(&wasm)
+        };
+        if hash != artifact.hash {
             let message = format!("{path} is not the artifact that it is named after");
             return Err(GuestFault::Artifact { message });
+        }
+        if bytes > max {
+            return Err(refuse(&AdmissionError::TooLarge { bytes, max }));
         }
         Ok(wasm)
     }

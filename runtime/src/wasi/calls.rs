@@ -244,17 +244,17 @@ async fn fd_write(
 }
 
 /// A stream as `fdstat` describes it: of no known file type (so not a terminal), no flags, with
-/// the rights to read or write and to be polled.
+/// the right to read or to write.
 fn fd_fdstat_get(call: &mut Call<'_>, fd: u32, stat: u32) -> Result<(), Failure> {
     const RIGHT_READ: u64 = 1 << 1;
     const RIGHT_WRITE: u64 = 1 << 6;
-    const RIGHT_POLL: u64 = 1 << 27;
     let rights = match call.data().stdio.stream(fd).ok_or(Errno::BADF)? {
-        Stream::Input => RIGHT_READ | RIGHT_POLL,
-        Stream::Output | Stream::Log => RIGHT_WRITE | RIGHT_POLL,
+        Stream::Input => RIGHT_READ,
+        Stream::Output | Stream::Log => RIGHT_WRITE,
     };
     let mut bytes = [0; 24];
     bytes[8..16].copy_from_slice(&rights.to_le_bytes());
+    bytes[16..].copy_from_slice(&rights.to_le_bytes());
     put(call, stat, &bytes)
 }
 

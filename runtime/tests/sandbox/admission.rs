@@ -261,6 +261,7 @@ fn too_much_of_anything_is_told_so() {
         functions: 2,
         function_bytes: 10,
         globals: 1,
+        locals: 5,
         ..AdmissionLimits::default()
     };
     for (fields, what) in [
@@ -274,6 +275,10 @@ fn too_much_of_anything_is_told_so() {
         (
             "(type (func)) (type (func (param i32))) (type (func (param i64)))",
             "types",
+        ),
+        (
+            "(func (local i32 i32 i32)) (func (param i32 i32 i32))",
+            "local variables",
         ),
         ("(table 1 funcref) (table 1 funcref) (table 1 funcref)", "tables"),
     ] {

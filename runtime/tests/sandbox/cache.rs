@@ -51,6 +51,24 @@ fn after_a_restart_nothing_is_compiled_again() {
 }
 
 #[test]
+fn after_a_restart_the_javascript_engine_is_there() {
+    block_on(async {
+        let folder = TempDir::new().unwrap();
+        let first = sandbox_in(folder.path());
+        let guest = crate::javascript::javascript_in(&first, "export default n => n + 1").await;
+        assert_eq!(first.features().modules_compiled, 1);
+        let second = sandbox_in(folder.path());
+        assert_eq!(run_in(&second, job_on(&guest, "1")).await.text(), "2");
+        assert_eq!(second.features().modules_compiled, 0);
+        assert_eq!(
+            compiled_files(folder.path()).len(),
+            1,
+            "a function itself needs no compiling"
+        );
+    });
+}
+
+#[test]
 fn a_tampered_file_is_refused_and_compiled_again() {
     block_on(async {
         let folder = TempDir::new().unwrap();
@@ -217,6 +235,31 @@ fn an_artifact_that_is_not_what_it_is_named_after_is_never_run() {
         // The failure is not remembered: once the bytes are right it runs.
         fs::write(&path, &bytes).unwrap();
         assert_eq!(run_in(&sandbox, job_on(&artifact, "now")).await.text(), "now");
+    });
+}
+
+#[test]
+fn a_file_that_is_too_large_is_told_so_only_if_it_is_the_artifact() {
+    block_on(async {
+        let folder = TempDir::new().unwrap();
+        let admission = orb_runtime::AdmissionLimits {
+            module_bytes: 1_000,
+            ..Default::default()
+        };
+        let sandbox = Sandbox::new(SandboxConfig {
+            admission,
+            ..SandboxConfig::default()
+        })
+        .unwrap();
+        let large = store_in(folder.path(), &[0; 1_001]);
+        let seen = run_in(&sandbox, job(&large)).await;
+        assert!(matches!(seen.fault(), GuestFault::Compile { .. }), "{seen:?}");
+        let named_after_another = Artifact {
+            hash: [1; 32],
+            ..large
+        };
+        let seen = run_in(&sandbox, job(&named_after_another)).await;
+        assert!(matches!(seen.fault(), GuestFault::Artifact { .. }), "{seen:?}");
     });
 }
 

@@ -5,15 +5,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use orb_runtime::javy::{self, CompileError};
 use orb_runtime::{
-    AdmissionError, Artifact, CompileJavaScriptError, GuestFault, Input, Job, Kind, Limits, Location, admit,
+    AdmissionError, Artifact, CompileJavaScriptError, GuestFault, Input, Job, Kind, Limits, Location,
+    Sandbox, admit,
 };
 use tokio::sync::mpsc;
 
 use crate::support::{SANDBOX, Seen, block_on, job, job_on, run, store, with_deadline, with_limits};
 
 /// Compiles JavaScript as `orb build` does.
-pub(crate) async fn javascript(source: &str) -> Artifact {
-    let compiled = SANDBOX
+async fn javascript(source: &str) -> Artifact {
+    javascript_in(&SANDBOX, source).await
+}
+
+/// As above, in a given sandbox.
+pub(crate) async fn javascript_in(sandbox: &Sandbox, source: &str) -> Artifact {
+    let compiled = sandbox
         .compile_javascript(source.as_bytes(), "index.js")
         .await
         .unwrap();

@@ -10,4 +10,5 @@ mod command;
 mod hostile;
 mod javascript;
 mod many;
+mod oracle;
 mod support;
