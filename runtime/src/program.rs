@@ -243,7 +243,7 @@ impl Programs {
             ) => return Ok(Read::Wasm(wasm)),
             (_, script) => script.ok_or_else(lost)?,
         };
-        let bytecode = script.bytecode.to_vec();
+        let bytecode = script.bytecode.into_owned();
         let bytes = bytecode.len() as u64;
         let script = Script {
             kind: script.kind,

@@ -5,6 +5,7 @@ use crate::globals;
 use crate::pack;
 use crate::report::{self, Report};
 use javy::quickjs::{Ctx, Value, qjs};
+use std::borrow::Cow;
 
 /// What is run, on what. The texts end in a zero byte, which QuickJS's parser wants.
 pub(crate) struct Program<'a> {
@@ -97,6 +98,11 @@ fn load<'js>(ctx: &Ctx<'js>, program: &Program<'_>) -> Result<Module<'js>, Outco
         })
     };
     let bytecode = pack::unpack(program.packed).ok_or_else(damaged)?;
+    // QuickJS refers into it as long as the instance lives.
+    let bytecode = match bytecode {
+        Cow::Borrowed(bytes) => bytes,
+        Cow::Owned(bytes) => bytes.leak(),
+    };
     let flags = qjs::JS_READ_OBJ_BYTECODE | qjs::JS_READ_OBJ_ROM_DATA;
     let raw = ctx.as_raw().as_ptr();
     // SAFETY: the bytes outlive the instance. Bytecode made to deceive can do in here what

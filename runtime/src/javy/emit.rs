@@ -9,6 +9,7 @@
 
 use super::abi::Kind;
 use super::engine::NAMESPACE;
+use super::pack::kind_of;
 use wasm_encoder::{
     CodeSection, CustomSection, DataCountSection, DataSection, EntityType, ExportKind, ExportSection,
     Function, FunctionSection, ImportSection, MemoryType, Module, TypeSection, ValType,
@@ -26,17 +27,6 @@ const CHECK_BYTES: usize = 8;
 
 /// Length of [`SECTION`]'s contents.
 pub(super) const RECORD_BYTES: usize = 2 + 32 + CHECK_BYTES;
-
-/// The lowest bit of packed bytecode's first byte: set in a script.
-const SCRIPT_BIT: u8 = 1;
-
-/// What packed bytecode says of itself. None if it is empty.
-pub(super) fn kind_of(bytecode: &[u8]) -> Option<Kind> {
-    match bytecode.first()? & SCRIPT_BIT {
-        0 => Some(Kind::Function),
-        _ => Some(Kind::Script),
-    }
-}
 
 /// Makes the artifact of `bytecode`, which the engine with hash `engine` compiled
 /// ([`Compiled::bytecode`](super::Compiled)).

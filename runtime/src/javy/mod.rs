@@ -13,6 +13,7 @@ pub mod abi;
 pub mod diagnose;
 pub mod emit;
 pub mod engine;
+mod pack;
 pub mod recognise;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test panics on surprise")]

@@ -3,9 +3,12 @@
 //! A module is taken for a JavaScript artifact only if it is, byte for byte, what
 //! [`emit`](super::emit) makes of the bytecode in it.
 
+use std::borrow::Cow;
+
 use super::abi::Kind;
-use super::emit::{EMITTER_VERSION, RECORD_BYTES, SECTION, emit, kind_of};
+use super::emit::{EMITTER_VERSION, RECORD_BYTES, SECTION, emit};
 use super::engine::known_engine;
+use super::pack::{kind_of, unpack};
 use wasmparser::{DataKind, Parser, Payload};
 
 /// Whatever imports from a module of this name means to be a JavaScript artifact, of this
@@ -13,14 +16,15 @@ use wasmparser::{DataKind, Parser, Payload};
 const NAMESPACE_PREFIX: &str = "orb-javy-";
 
 /// A JavaScript artifact that this build of Orb can run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JavyArtifact<'a> {
     /// BLAKE3 of the engine that compiled it; one of the known ones.
     pub engine: [u8; 32],
     /// How it wants to be called.
     pub kind: Kind,
-    /// Packed bytecode, for [`EngineInstance::run`](super::EngineInstance::run).
-    pub bytecode: &'a [u8],
+    /// For [`EngineInstance::run`](super::EngineInstance::run), already inflated: at most 16 times
+    /// as long as the artifact, and 64 KiB.
+    pub bytecode: Cow<'a, [u8]>,
 }
 
 /// Why a module that means to be a JavaScript artifact is refused.
@@ -73,6 +77,7 @@ pub fn recognise(wasm: &[u8]) -> Result<Option<JavyArtifact<'_>>, NotOurs> {
     if known_engine(&engine).is_none() {
         return Err(NotOurs::EngineUnknown { engine });
     }
+    let bytecode = unpack(bytecode).ok_or(NotOurs::Altered)?;
     Ok(Some(JavyArtifact {
         engine,
         kind,

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::javy::engine::{NAMESPACE, engine_hash};
+use crate::javy::pack::unpack;
 use crate::javy::{Kind, NotOurs, emit, recognise};
+use miniz_oxide::deflate::compress_to_vec;
 use wasm_encoder::{EntityType, ImportSection, TypeSection};
 use wasmparser::{Parser, Payload, Validator};
 
@@ -63,13 +65,14 @@ fn an_artifact_is_made_the_same_way_each_time() {
 
 #[test]
 fn an_artifact_is_recognised() {
-    for (source, kind) in [(FUNCTION, Kind::Function), ("console.log(1)", Kind::Script)] {
+    let long = format!("console.log(1); {}", "f(1, 2); ".repeat(1000));
+    for (source, kind) in [(FUNCTION, Kind::Function), (&long, Kind::Script)] {
         let compiled = compile(source);
         let wasm = emit(&compiled.bytecode, &engine_hash());
         let found = recognise(&wasm).unwrap().unwrap();
         assert_eq!(found.engine, engine_hash());
         assert_eq!(found.kind, kind);
-        assert_eq!(found.bytecode, compiled.bytecode);
+        assert_eq!(found.bytecode, unpack(&compiled.bytecode).unwrap());
     }
 }
 
@@ -99,6 +102,16 @@ fn a_cut_or_lengthened_artifact_is_refused() {
     assert_eq!(recognise(&longer), Err(NotOurs::Altered));
     longer.extend(&wasm);
     assert_eq!(recognise(&longer), Err(NotOurs::Altered));
+}
+
+#[test]
+fn bytecode_that_does_not_inflate_is_refused() {
+    let deflated = 2;
+    let mut bomb = vec![deflated];
+    bomb.extend(compress_to_vec(&vec![0; 10_000_000], 9));
+    for bytecode in [&bomb[..], &[deflated, 0xff], &[]] {
+        assert_eq!(recognise(&emit(bytecode, &engine_hash())), Err(NotOurs::Altered));
+    }
 }
 
 #[test]
