@@ -25,5 +25,8 @@ pub const EMPTY_COMMAND: &[u8] = b"\0asm\x01\0\0\0\
 /// A mistake in the source.
 pub async fn build_javascript(sandbox: &orb_runtime::Sandbox, source: &str) -> anyhow::Result<Vec<u8>> {
     let compiled = sandbox.compile_javascript(source.as_bytes(), "index.js").await?;
-    Ok(orb_runtime::javy::emit(&compiled.bytecode, &orb_runtime::javy::engine_hash()))
+    Ok(orb_runtime::javy::emit(
+        &compiled.bytecode,
+        &orb_runtime::javy::engine_hash(),
+    ))
 }

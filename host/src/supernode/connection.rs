@@ -122,7 +122,8 @@ async fn answer(
     request: Request,
     exchange: &mut Exchange,
 ) -> Result<(), FrameError> {
-    if !matches!(request, Request::Register(_)) {
+    // Memory follows what is allowed, so hosts, of which there are many, are left with less.
+    if matches!(request, Request::Resolve(_) | Request::OpenRelay(_)) {
         peer.connection.set_peer_streams(CALLER_STREAMS);
     }
     match request {
