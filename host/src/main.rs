@@ -5,7 +5,7 @@
 //! - [`builder`]: source to Wasm.
 //! - [`demo`]: a small network in child processes, put through the main job.
 //! - [`output`], [`failure`]: what commands print, and how they fail.
-//! - [`supernode`]: `orb super`. [`store`]: what daemons keep: data folder, artifacts, manifests.
+//! - [`supernode`]: `orb super`. [`node`]: `orb node`. [`store`]: what daemons keep: data folder, artifacts, manifests.
 //!
 //! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb=debug`).
 
@@ -18,6 +18,7 @@ mod faults;
 mod format;
 mod home;
 mod local_sandbox;
+mod node;
 mod output;
 mod project;
 mod shutdown;

@@ -52,6 +52,7 @@ impl Shutdown {
     }
 
     /// Whether the end is wished for.
+    #[cfg(test)]
     pub(crate) fn is_requested(&self) -> bool {
         *self.0.borrow()
     }

@@ -272,6 +272,14 @@ impl Holder {
         replica.retry_at_ms = Some(now_ms + delay);
     }
 
+    /// A version cannot run here, however often it is tried: the sandbox does not take it.
+    pub fn on_unfit(&mut self, function: FunctionId, version: Version, reason: String) {
+        if self.wants(&function, version) {
+            let live = self.replicas[&function].live.clone();
+            self.refuse(&live, reason);
+        }
+    }
+
     /// The artifact of a function turned out to be damaged: it must be obtained again and not be run.
     pub fn on_damaged(&mut self, function: FunctionId) {
         if let Some(replica) = self.replicas.get_mut(&function) {
@@ -348,6 +356,37 @@ impl Holder {
             })
         };
         self.replicas.iter().filter_map(held).collect()
+    }
+
+    /// How many functions are held or wanted.
+    pub fn len(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Whether none are.
+    pub fn is_empty(&self) -> bool {
+        self.replicas.is_empty()
+    }
+
+    /// Whether a function is held or wanted, in whatever version.
+    pub fn holds(&self, function: &FunctionId) -> bool {
+        self.replicas.contains_key(function)
+    }
+
+    /// Whether this version is being obtained.
+    pub fn wants(&self, function: &FunctionId, version: Version) -> bool {
+        self.replicas
+            .get(function)
+            .is_some_and(|replica| replica.wanted && replica.live.version() == version)
+    }
+
+    /// Whether an artifact belongs to something that is held or wanted.
+    pub fn needs(&self, artifact: &ArtifactHash) -> bool {
+        self.replicas
+            .values()
+            .flat_map(|replica| [Some(&replica.live), replica.ready.as_ref()])
+            .flatten()
+            .any(|manifest| manifest.publish().is_some_and(|p| p.artifact == *artifact))
     }
 
     /// Bytes of artifacts that are held or wanted.
@@ -483,7 +522,7 @@ impl Holder {
     }
 
     fn remove_if_unneeded(&mut self, artifact: ArtifactHash) {
-        if !self.artifacts(None).contains_key(&artifact) {
+        if !self.needs(&artifact) {
             self.effects.push_back(Effect::RemoveArtifact(artifact));
         }
     }

@@ -58,6 +58,25 @@ fn ready() -> (Holder, Verified) {
 }
 
 #[test]
+fn what_cannot_run_here_is_refused_for_good() {
+    let (mut holder, first) = ready();
+    let second = revision(2);
+    holder.on_assign(second.clone());
+    assert!(holder.wants(&second.function(), second.version()));
+    assert!(holder.needs(&artifact(&first)) && holder.needs(&artifact(&second)));
+    effects(&mut holder);
+    // Old news: that version is not on its way any more.
+    holder.on_unfit(first.function(), first.version(), "no".to_owned());
+    assert_eq!(effects(&mut holder), []);
+    holder.on_unfit(second.function(), second.version(), "no".to_owned());
+    let told = effects(&mut holder);
+    let refused = Effect::ReportRefused(second.function(), second.version(), "no".to_owned());
+    assert!(told.contains(&refused), "{told:?}");
+    assert!(told.contains(&Effect::RemoveArtifact(artifact(&first))), "{told:?}");
+    assert!(holder.is_empty() && !holder.holds(&first.function()) && !holder.needs(&artifact(&first)));
+}
+
+#[test]
 fn an_assigned_function_is_obtained_then_served() {
     let (mut holder, first) = (Holder::new(policy()), revision(1));
     holder.on_synced();

@@ -7,6 +7,7 @@ use orb_protocol::client::SuperAddr;
 
 use crate::config::{self, NodeLayer};
 use crate::failure::Failure;
+use crate::node;
 use crate::shutdown::Shutdown;
 
 /// Run a host node: seed functions on this machine and answer calls for them
@@ -34,11 +35,9 @@ impl NodeCommand {
             None => NodeLayer::default(),
         };
         self.settings.supers = supers.to_vec();
-        let _config = self.settings.over(file).resolve()?;
-        let mut shutdown = Shutdown::on_signals()
+        let config = self.settings.over(file).resolve()?;
+        let shutdown = Shutdown::on_signals()
             .map_err(|error| Failure::local(format!("cannot listen to signals: {error}")))?;
-        // node::run(config, shutdown).await
-        shutdown.requested().await;
-        Ok(())
+        Ok(node::run(config, shutdown).await?)
     }
 }

@@ -90,6 +90,7 @@ impl ObjectStore {
     ///
     /// # Errors
     /// [`ObjectError::Full`] or [`ObjectError::Io`]; nothing is left behind then.
+    #[cfg(test)]
     pub(crate) fn put(&self, bytes: &[u8]) -> Result<ArtifactHash, ObjectError> {
         let mut writer = self.writer()?;
         writer.write(bytes)?;
@@ -225,7 +226,8 @@ impl ObjectStore {
         ObjectError::Full(self.root.to_path_buf())
     }
 
-    fn path(&self, hash: &ArtifactHash) -> PathBuf {
+    /// Where an artifact is, or would be. For readers that check the hash themselves.
+    pub(crate) fn path(&self, hash: &ArtifactHash) -> PathBuf {
         let name = hash.to_string();
         self.root.join(&name[..2]).join(name)
     }

@@ -1,0 +1,270 @@
+//! `orb node`: holds functions that super nodes assign, and answers calls for them.
+//!
+//! - [`session`]: one connection to each super node: register, heart-beats, what is assigned.
+//! - [`driver`]: drives the decisions of `orb_protocol::holder`: [`fetch`], [`manifests`], sandbox.
+//! - [`callers`], [`streams`]: the connections that callers open, and what they want; [`artifacts`]
+//!   among it.
+//! - [`calls`], [`intake`], [`answer`]: a call from its first frame to its trailer.
+//! - [`queue`], [`requests`], [`guests`]: who runs when, for whom, and on which threads.
+//! - [`load`], [`log`]: what heart-beats tell, and what functions wrote.
+//!
+//! It opens no port to the world: its one socket dials super nodes, and callers reach it through
+//! them.
+
+mod answer;
+mod artifacts;
+mod busy;
+mod callers;
+mod calls;
+mod driver;
+mod fetch;
+mod guests;
+mod intake;
+mod load;
+mod log;
+mod manifests;
+mod queue;
+mod requests;
+mod session;
+mod streams;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use orb_protocol::holder::SeedPolicy;
+use orb_protocol::id::{EngineHash, NodeId};
+use orb_protocol::key::NodeKey;
+use orb_protocol::quic::{BindError, Endpoint, EndpointConfig};
+use orb_runtime::{Sandbox, SandboxConfig};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use self::busy::Busy;
+use self::driver::{Replicas, Tools};
+use self::fetch::Sources;
+use self::guests::Guests;
+use self::intake::InputBudget;
+use self::load::Load;
+use self::log::FunctionLogs;
+use self::manifests::HeldManifests;
+use self::queue::Queue;
+use self::requests::Requests;
+use crate::config::NodeConfig;
+use crate::shutdown::Shutdown;
+use crate::store::blocking;
+use crate::store::datadir::{DataDir, Role};
+use crate::store::objects::ObjectStore;
+
+/// The part of the disk budget that compiled code may take; the rest is for artifacts. Compiled code
+/// is three to five times as long as its artifact, but only commands have any.
+const CACHE_SHARE: u64 = 2;
+/// Connection attempts at one time. All come through super nodes, which have asked this host before.
+const HANDSHAKES_MAX: usize = 256;
+/// Between two looks for requests that nobody wants any more.
+const UPKEEP: Duration = Duration::from_secs(1);
+/// How long peers may take to hear that this node ends.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+
+/// Runs a host node until the end is wished for, and then until its calls have ended.
+///
+/// # Errors
+/// What keeps it from starting: the data folder, the keys, the network, the sandbox.
+pub(crate) async fn run(config: NodeConfig, mut shutdown: Shutdown) -> anyhow::Result<()> {
+    let mut node = Node::start(config).await?;
+    node.tasks.spawn(warm_up(node.host.sandbox.clone()));
+    shutdown.requested().await;
+    node.drain().await
+}
+
+/// What all parts of a host node share.
+struct Host {
+    config: NodeConfig,
+    replicas: Arc<Replicas>,
+    sources: Arc<Sources>,
+    objects: ObjectStore,
+    sandbox: Sandbox,
+    guests: Guests,
+    queue: Arc<Queue>,
+    requests: Arc<Requests>,
+    inputs: InputBudget,
+    load: Arc<Load>,
+    logs: Arc<FunctionLogs>,
+    checks: Semaphore,
+    busy: Busy,
+    draining: watch::Sender<bool>,
+}
+
+impl Host {
+    fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Room for more artifacts: within the budget, and on the disk.
+    fn disk_free_bytes(&self) -> u64 {
+        let on_disk = self.objects.free_bytes().unwrap_or(0);
+        self.replicas.disk_free_bytes().min(on_disk)
+    }
+}
+
+/// A host node that runs.
+struct Node {
+    host: Arc<Host>,
+    endpoint: Endpoint,
+    data: DataDir,
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    async fn start(config: NodeConfig) -> anyhow::Result<Self> {
+        let supers = config.supers.clone();
+        let folder = config.data.clone();
+        let data = blocking(move || DataDir::open(&folder, Role::Node)).await?;
+        let key = data.node_key()?;
+        let id = key.id();
+        let endpoint = bind(&data, &key)?;
+        let host = Arc::new(open(config, &data).await?);
+        tracing::info!(
+            node = %id,
+            folder = %data.path().display(),
+            capacity = host.config.capacity,
+            "this host is up"
+        );
+        let mut tasks = JoinSet::new();
+        tasks.spawn(callers::accept(Arc::clone(&host), endpoint.clone()));
+        tasks.spawn(upkeep(Arc::clone(&host)));
+        for address in supers {
+            tasks.spawn(session::keep(Arc::clone(&host), endpoint.clone(), address));
+        }
+        Ok(Self {
+            host,
+            endpoint,
+            data,
+            tasks,
+        })
+    }
+
+    fn id(&self) -> NodeId {
+        self.endpoint.node_id()
+    }
+
+    /// Takes no new calls, lets those that run come to their end, and ends.
+    async fn drain(mut self) -> anyhow::Result<()> {
+        let running = self.host.requests.running();
+        tracing::info!(running, "draining: no new calls are taken");
+        self.host.draining.send_replace(true);
+        // No call takes longer: its deadline is cut to that.
+        if timeout(calls::DEADLINE_MAX, self.host.busy.idle()).await.is_err() {
+            tracing::warn!("some streams did not come to their end");
+        }
+        self.endpoint.close(0, "this host ends");
+        let _ = timeout(FAREWELL_MAX, self.endpoint.wait_idle()).await;
+        self.tasks.shutdown().await;
+        self.host.replicas.stop().await;
+        tracing::info!(node = %self.id(), "this host has ended");
+        let Self { host, data, .. } = self;
+        // Writes the logs to their end.
+        blocking(move || drop(host)).await;
+        blocking(move || data.close()).await.context("the data folder")
+    }
+}
+
+/// Binds the port of the earlier starts, so that a direct path to this host survives a restart; if
+/// somebody else has it now, another one.
+fn bind(data: &DataDir, key: &NodeKey) -> anyhow::Result<Endpoint> {
+    let kept = data.kept_port()?;
+    let any = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+    let ports = kept.into_iter().chain([0]);
+    let mut refused: Option<BindError> = None;
+    for listen in ports.flat_map(|port| any.map(|ip| SocketAddr::new(ip, port))) {
+        let mut config = EndpointConfig::new(key.clone(), listen);
+        config.handshakes = HANDSHAKES_MAX;
+        match Endpoint::bind(config) {
+            Ok(endpoint) => {
+                let port = endpoint.local_addr()?.port();
+                if kept != Some(port) {
+                    data.keep_port(port)?;
+                }
+                return Ok(endpoint);
+            }
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.map_or_else(|| anyhow::anyhow!("there is no address to bind"), Into::into))
+}
+
+async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
+    let cache_bytes = config.disk_bytes_max / CACHE_SHARE;
+    let policy = policy(&config, config.disk_bytes_max - cache_bytes);
+    let sandbox = Sandbox::new(SandboxConfig {
+        cache_dir: Some(data.cache()),
+        instances_max: config.capacity,
+        disk_cache_bytes_max: cache_bytes,
+        memory_bytes_ceiling: config.ceiling.memory_bytes,
+        ..SandboxConfig::default()
+    })?;
+    let (root, database, check) = (data.objects(), data.database(), data.stopped_uncleanly());
+    let objects = blocking(move || ObjectStore::open(&root)).await?;
+    let manifests = blocking(move || HeldManifests::open(&database, check)).await?;
+    let (sources, load) = (Arc::<Sources>::default(), Arc::<Load>::default());
+    let tools = Tools {
+        objects: objects.clone(),
+        manifests,
+        sandbox: sandbox.clone(),
+        sources: Arc::clone(&sources),
+        load: Arc::clone(&load),
+        dry_run: config.dry_run,
+    };
+    Ok(Host {
+        replicas: Replicas::start(policy, tools).await?,
+        sources,
+        objects,
+        sandbox,
+        guests: Guests::start().context("no threads for guests")?,
+        queue: Queue::new(config.capacity, config.queue_max),
+        requests: Requests::new(),
+        inputs: InputBudget::new(),
+        load,
+        logs: FunctionLogs::open(&data.logs()).context("the folder of logs")?,
+        checks: Semaphore::new(artifacts::CHECKS_MAX),
+        busy: Busy::default(),
+        draining: watch::Sender::new(false),
+        config,
+    })
+}
+
+fn policy(config: &NodeConfig, disk_bytes_max: u64) -> SeedPolicy {
+    SeedPolicy {
+        allow_owners: (!config.allow.is_empty()).then(|| config.allow.iter().copied().collect()),
+        deny_owners: config.deny.iter().copied().collect(),
+        artifact_bytes_max: config.artifact_bytes_max,
+        disk_bytes_max,
+        ceiling: config.ceiling,
+        engines: [EngineHash::from_bytes(orb_runtime::javy::engine_hash())].into(),
+        // Clocks and randomness need none, and there is nothing else yet.
+        capabilities: [].into(),
+    }
+}
+
+async fn upkeep(host: Arc<Host>) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        host.requests.on_tick(Instant::now());
+    }
+}
+
+/// Has the JavaScript engine compiled before the first function needs it: that takes seconds, once
+/// for each data folder.
+async fn warm_up(sandbox: Sandbox) {
+    if let Err(error) = sandbox.compile_javascript(b"", "warm-up.js").await {
+        tracing::warn!(%error, "the JavaScript engine does not start");
+    }
+}

@@ -1,0 +1,683 @@
+//! Requests that run, and the outcomes that nobody took yet, by caller and request id.
+//!
+//! A request's answer is collected here while the guest runs, and each stream that asks for it (the
+//! call's own, or an attachment after a lost connection) reads it from its beginning:
+//!
+//! | request | on | becomes |
+//! | --- | --- | --- |
+//! | running, read | its reader's connection is lost | running, unread: goes on for 30 s |
+//! | running, unread | nobody attached for 30 s | cancelled |
+//! | running | its reader gives up (a reset stream) | cancelled |
+//! | running | attached again | running, read by the new reader; the old one is told |
+//! | running | guest ended | finished |
+//! | finished | all of it acknowledged by the caller's machine | forgotten |
+//! | finished | 30 s passed, or memory is short | forgotten |
+//!
+//! A request that did not start is forgotten at once: the caller may try it again, here or elsewhere.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use orb_protocol::fault::{Fault, FaultKind};
+use orb_protocol::id::{FunctionId, NodeId, RequestId};
+use orb_protocol::wire::call::{Started, Trailer};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long a request runs on, and an outcome is kept, when nobody reads it (the brief).
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(30);
+/// Finished requests that are kept; beyond it the oldest go. Only those whose caller did not take
+/// everything stay, so this many callers can be cut off at the same moment.
+const FINISHED_MAX: usize = 4_096;
+/// Bytes of answers in memory, all requests together: 32 answers of the default limit. Above it
+/// finished requests are forgotten, oldest first, and running ones forget what was read of them. So
+/// there is never more than this, and what the guests that run at one time have not got rid of.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Who asks for what: a request id is its caller's own.
+type Key = (NodeId, RequestId);
+
+/// All requests of a host.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    table: Mutex<Table>,
+    answer_bytes: Arc<AtomicUsize>,
+    answer_bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    running: HashMap<Key, Arc<Request>>,
+    /// In the order in which they ended.
+    finished: BTreeMap<u64, (Instant, Arc<Request>)>,
+    by_key: HashMap<Key, u64>,
+    ended: u64,
+}
+
+/// One request.
+#[derive(Debug)]
+struct Request {
+    key: Key,
+    function: FunctionId,
+    state: watch::Sender<State>,
+    cancelled: watch::Sender<bool>,
+    readers: AtomicU64,
+    /// The host's count that this request's answer is part of.
+    answer_bytes: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    started: Option<Started>,
+    /// The answer so far, but for its first `forgotten` pieces.
+    pieces: Vec<Bytes>,
+    forgotten: usize,
+    bytes: usize,
+    /// How many pieces the reader took.
+    taken: usize,
+    end: Option<Result<Trailer, Fault>>,
+    /// The reader whose verdict counts: the last that came.
+    reader: u64,
+    /// Since when nobody reads.
+    unread: Option<Instant>,
+}
+
+/// What became of a request that was to begin.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// It is new: run it, and read it.
+    New(Runner, Reader),
+    /// It runs already, or did.
+    Known(Reader),
+}
+
+/// The side of a request that runs the guest. Dropped without [`Runner::end`] it says that the call
+/// was cancelled.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    requests: Arc<Requests>,
+    request: Arc<Request>,
+}
+
+/// The side of a request that answers a stream. Dropped without a verdict it counts as lost.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    requests: Arc<Requests>,
+    request: Arc<Request>,
+    changes: watch::Receiver<State>,
+    number: u64,
+    said_started: bool,
+    next: usize,
+    settled: bool,
+}
+
+/// What a reader has to pass on next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The guest is about to be entered.
+    Started(Started),
+    /// A piece of the answer.
+    Output(Bytes),
+    /// How the call ended; nothing follows.
+    Ended(Trailer),
+    /// The call did not start; nothing follows.
+    NotStarted(Fault),
+    /// Another stream has taken over, or the answer is not whole any more; nothing follows.
+    Superseded,
+}
+
+impl Requests {
+    /// No requests yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Self::within(ANSWER_BYTES_MAX)
+    }
+
+    fn within(answer_bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            table: Mutex::default(),
+            answer_bytes: Arc::default(),
+            answer_bytes_max,
+        })
+    }
+
+    /// Begins a request; if the caller has used its id before, that request is attached to.
+    ///
+    /// # Errors
+    /// The id is in use for another function.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        caller: NodeId,
+        request: RequestId,
+        function: FunctionId,
+    ) -> Result<Begun, Fault> {
+        let key = (caller, request);
+        let mut table = self.table();
+        if let Some(known) = table.find(&key) {
+            drop(table);
+            if known.function != function {
+                let message = format!("the request id {request} is in use for a call of another function");
+                return Err(Fault::new(FaultKind::InputInvalid, message).help("draw a new id for each call"));
+            }
+            return Ok(Begun::Known(self.reader(known)));
+        }
+        let request = Arc::new(Request {
+            key,
+            function,
+            state: watch::Sender::default(),
+            cancelled: watch::Sender::default(),
+            readers: AtomicU64::new(0),
+            answer_bytes: Arc::clone(&self.answer_bytes),
+        });
+        table.running.insert(key, Arc::clone(&request));
+        drop(table);
+        let runner = Runner {
+            requests: Arc::clone(self),
+            request: Arc::clone(&request),
+        };
+        Ok(Begun::New(runner, self.reader(request)))
+    }
+
+    /// Reads a request again from its beginning, if it is still known.
+    pub(crate) fn attach(self: &Arc<Self>, caller: NodeId, request: RequestId) -> Option<Reader> {
+        let known = self.table().find(&(caller, request))?;
+        Some(self.reader(known))
+    }
+
+    /// Time passed; call it about once a second.
+    pub(crate) fn on_tick(&self, now: Instant) {
+        let mut table = self.table();
+        for request in table.running.values() {
+            let unread = request.state.borrow().unread;
+            if unread.is_some_and(|since| now.saturating_duration_since(since) > KEPT_FOR) {
+                request.cancel();
+            }
+        }
+        while let Some((number, (ended, _))) = table.finished.first_key_value()
+            && now.saturating_duration_since(*ended) > KEPT_FOR
+        {
+            let number = *number;
+            table.forget(number);
+        }
+    }
+
+    /// Requests that run.
+    pub(crate) fn running(&self) -> usize {
+        self.table().running.len()
+    }
+
+    /// Requests whose outcome is kept.
+    #[cfg(test)]
+    pub(crate) fn finished(&self) -> usize {
+        self.table().finished.len()
+    }
+
+    fn reader(self: &Arc<Self>, request: Arc<Request>) -> Reader {
+        let number = request.readers.fetch_add(1, Ordering::Relaxed) + 1;
+        request.state.send_modify(|state| {
+            state.reader = number;
+            state.unread = None;
+        });
+        Reader {
+            requests: Arc::clone(self),
+            changes: request.state.subscribe(),
+            request,
+            number,
+            said_started: false,
+            next: 0,
+            settled: false,
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_short_of_memory(&self, more: usize) -> bool {
+        self.answer_bytes.load(Ordering::Relaxed) + more > self.answer_bytes_max
+    }
+}
+
+impl Table {
+    fn find(&self, key: &Key) -> Option<Arc<Request>> {
+        let finished = || {
+            self.finished
+                .get(self.by_key.get(key)?)
+                .map(|(_, request)| request)
+        };
+        self.running.get(key).or_else(finished).cloned()
+    }
+
+    fn finish(&mut self, request: &Arc<Request>) {
+        self.ended += 1;
+        let number = self.ended;
+        self.by_key.insert(request.key, number);
+        self.finished
+            .insert(number, (Instant::now(), Arc::clone(request)));
+        if self.finished.len() > FINISHED_MAX {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        let oldest = self.finished.first_key_value().map(|(number, _)| *number);
+        oldest.is_some_and(|number| self.forget(number))
+    }
+
+    fn forget(&mut self, number: u64) -> bool {
+        let Some((_, request)) = self.finished.remove(&number) else {
+            return false;
+        };
+        self.by_key.remove(&request.key);
+        request.release();
+        true
+    }
+}
+
+impl Request {
+    fn cancel(&self) {
+        self.cancelled.send_replace(true);
+    }
+
+    /// Gives the answer's memory back. Whoever still reads is told.
+    fn release(&self) {
+        self.state.send_modify(|state| {
+            state.forgotten += state.pieces.len();
+            state.pieces = Vec::new();
+            let bytes = std::mem::take(&mut state.bytes);
+            self.answer_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        });
+    }
+
+    /// Gives the memory of what the reader took back: nobody can attach any more.
+    fn release_taken(&self) {
+        self.state.send_modify(|state| {
+            let taken = state
+                .taken
+                .saturating_sub(state.forgotten)
+                .min(state.pieces.len());
+            let bytes: usize = state.pieces.drain(..taken).map(|piece| piece.len()).sum();
+            state.forgotten += taken;
+            state.bytes -= bytes;
+            self.answer_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        });
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Runner {
+    /// The guest is about to be entered. Said again it does nothing.
+    pub(crate) fn start(&self, started: Started) {
+        self.request.state.send_if_modified(|state| {
+            let first = state.started.is_none();
+            if first {
+                state.started = Some(started);
+            }
+            first
+        });
+    }
+
+    /// Whether [`Runner::start`] was called.
+    pub(crate) fn has_started(&self) -> bool {
+        self.request.state.borrow().started.is_some()
+    }
+
+    /// Adds a piece of the answer.
+    pub(crate) fn output(&self, piece: Bytes) {
+        let len = piece.len();
+        while self.requests.is_short_of_memory(len) {
+            if !self.requests.table().forget_oldest() {
+                self.request.release_taken();
+                break;
+            }
+        }
+        self.request.answer_bytes.fetch_add(len, Ordering::Relaxed);
+        self.request.state.send_modify(|state| {
+            state.bytes += len;
+            state.pieces.push(piece);
+        });
+    }
+
+    /// The call ended: with a trailer if it had started, else with a fault.
+    pub(crate) fn end(&self, end: Result<Trailer, Fault>) {
+        // In this order: a caller that hears that the call did not start may begin it again at once.
+        let mut table = self.requests.table();
+        let running = table.running.get(&self.request.key);
+        if !running.is_some_and(|running| Arc::ptr_eq(running, &self.request)) {
+            // It ended before, and its id may be in use again.
+            return;
+        }
+        table.running.remove(&self.request.key);
+        if end.is_ok() {
+            table.finish(&self.request);
+        }
+        drop(table);
+        self.request.state.send_modify(|state| state.end = Some(end));
+    }
+
+    /// How a call ends that did not come to its own end: before or after its start.
+    pub(crate) fn ended_early(&self, fault: Fault) -> Result<Trailer, Fault> {
+        if self.has_started() {
+            Ok(ended_by(fault))
+        } else {
+            Err(fault)
+        }
+    }
+
+    /// Returns when nobody wants the answer any more.
+    pub(crate) async fn cancelled(&self) {
+        let mut cancelled = self.request.cancelled.subscribe();
+        // The sender lives as long as the request.
+        let _ = cancelled.wait_for(|cancelled| *cancelled).await;
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let fault = Fault::new(FaultKind::HostLost, "the call was cancelled");
+        self.end(self.ended_early(fault));
+    }
+}
+
+/// The trailer of a call that ended without having used anything that is known.
+pub(crate) fn ended_by(fault: Fault) -> Trailer {
+    Trailer {
+        fault: Some(fault),
+        fuel: 0,
+        memory_peak_bytes: 0,
+        queued_us: 0,
+        guest_us: 0,
+        compile_us: 0,
+        log_truncated: false,
+        extensions: orb_protocol::wire::extension::Extensions::none(),
+    }
+}
+
+impl Reader {
+    /// The next thing to pass on, when it is there. Cancelling it loses nothing.
+    pub(crate) async fn next(&mut self) -> Step {
+        loop {
+            if let Some(step) = self.next_now() {
+                return step;
+            }
+            if self.changes.changed().await.is_err() {
+                return Step::Superseded;
+            }
+        }
+    }
+
+    fn poll(&mut self) -> Option<Step> {
+        let state = self.changes.borrow_and_update();
+        if state.reader != self.number || self.next < state.forgotten {
+            return Some(Step::Superseded);
+        }
+        if !self.said_started {
+            if let Some(started) = &state.started {
+                self.said_started = true;
+                return Some(Step::Started(started.clone()));
+            }
+            let not_started = state.end.as_ref().and_then(|end| end.as_ref().err());
+            return not_started.map(|fault| Step::NotStarted(fault.clone()));
+        }
+        if let Some(piece) = state.pieces.get(self.next - state.forgotten) {
+            self.next += 1;
+            return Some(Step::Output(piece.clone()));
+        }
+        match state.end.as_ref()? {
+            Ok(trailer) => Some(Step::Ended(trailer.clone())),
+            Err(fault) => Some(Step::Ended(ended_by(fault.clone()))),
+        }
+    }
+
+    /// The next thing to pass on, if it is there already.
+    pub(crate) fn next_now(&mut self) -> Option<Step> {
+        let step = self.poll()?;
+        let taken = self.next;
+        self.request.state.send_if_modified(|state| {
+            state.taken = state.taken.max(taken);
+            false
+        });
+        Some(step)
+    }
+
+    /// The caller's machine has acknowledged all of it.
+    pub(crate) fn delivered(mut self) {
+        self.settled = true;
+        let mut table = self.requests.table();
+        if let Some(number) = table.by_key.get(&self.request.key).copied() {
+            table.forget(number);
+        }
+    }
+
+    /// The caller does not want the answer any more.
+    pub(crate) fn gave_up(mut self) {
+        self.settled = true;
+        if self.request.state.borrow().reader == self.number {
+            self.request.cancel();
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.request.state.send_if_modified(|state| {
+                if state.reader == self.number {
+                    state.unread = Some(Instant::now());
+                }
+                false
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+mod tests {
+    use orb_protocol::manifest::Version;
+    use orb_protocol::wire::extension::Extensions;
+
+    use super::*;
+
+    const CALLER: NodeId = NodeId::from_bytes([1; 32]);
+    const FUNCTION: FunctionId = FunctionId::from_bytes([2; 32]);
+
+    fn id(byte: u8) -> RequestId {
+        RequestId::from_bytes([byte; 16])
+    }
+
+    fn started() -> Started {
+        Started {
+            version: Version::default(),
+            content_type: "text/plain".to_owned(),
+            idempotent: false,
+            extensions: Extensions::none(),
+        }
+    }
+
+    fn trailer() -> Trailer {
+        Trailer {
+            fault: None,
+            ..ended_by(Fault::new(FaultKind::Internal, ""))
+        }
+    }
+
+    fn begin(requests: &Arc<Requests>, byte: u8) -> (Runner, Reader) {
+        match requests.begin(CALLER, id(byte), FUNCTION).unwrap() {
+            Begun::New(runner, reader) => (runner, reader),
+            Begun::Known(_) => panic!("the request is known already"),
+        }
+    }
+
+    async fn read_all(reader: &mut Reader) -> Vec<u8> {
+        let mut answer = Vec::new();
+        loop {
+            match reader.next().await {
+                Step::Started(_) => {}
+                Step::Output(piece) => answer.extend_from_slice(&piece),
+                Step::Ended(_) => return answer,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_while_it_is_made_and_then_forgotten() {
+        let requests = Requests::new();
+        let (runner, mut reader) = begin(&requests, 1);
+        let (answer, ()) = tokio::join!(read_all(&mut reader), async {
+            runner.start(started());
+            runner.output("hello ".into());
+            tokio::task::yield_now().await;
+            runner.output("world".into());
+            runner.end(Ok(trailer()));
+        });
+        assert_eq!(answer, b"hello world");
+        assert_eq!(requests.finished(), 1);
+        reader.delivered();
+        assert_eq!((requests.running(), requests.finished()), (0, 0));
+        assert_eq!(requests.answer_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn after_a_lost_connection_the_answer_is_read_again_from_its_beginning() {
+        let requests = Requests::new();
+        let (runner, mut reader) = begin(&requests, 1);
+        runner.start(started());
+        runner.output("hello ".into());
+        assert!(matches!(reader.next().await, Step::Started(_)));
+        assert!(matches!(reader.next().await, Step::Output(_)));
+        drop(reader);
+        let mut again = requests.attach(CALLER, id(1)).unwrap();
+        runner.output("world".into());
+        runner.end(Ok(trailer()));
+        assert_eq!(read_all(&mut again).await, b"hello world");
+        let mut late = requests.attach(CALLER, id(1)).unwrap();
+        assert_eq!(read_all(&mut late).await, b"hello world");
+        assert!(matches!(again.next().await, Step::Superseded));
+    }
+
+    #[tokio::test]
+    async fn nobody_else_may_attach_and_an_unknown_request_is_not_there() {
+        let requests = Requests::new();
+        let (_runner, _reader) = begin(&requests, 1);
+        assert!(requests.attach(NodeId::from_bytes([9; 32]), id(1)).is_none());
+        assert!(requests.attach(CALLER, id(2)).is_none());
+    }
+
+    #[tokio::test]
+    async fn the_same_call_again_attaches_and_another_function_is_refused() {
+        let requests = Requests::new();
+        let (_runner, mut reader) = begin(&requests, 1);
+        let again = requests.begin(CALLER, id(1), FUNCTION).unwrap();
+        assert!(matches!(again, Begun::Known(_)));
+        assert!(matches!(reader.next().await, Step::Superseded));
+        let other = FunctionId::from_bytes([3; 32]);
+        let fault = requests.begin(CALLER, id(1), other).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::InputInvalid);
+        assert_eq!(requests.running(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_did_not_start_may_begin_again() {
+        let requests = Requests::new();
+        let (runner, mut reader) = begin(&requests, 1);
+        runner.end(Err(Fault::new(FaultKind::Overloaded, "later")));
+        let step = reader.next().await;
+        assert!(matches!(step, Step::NotStarted(fault) if fault.kind == FaultKind::Overloaded));
+        begin(&requests, 1);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_gives_up_cancels_and_a_lost_one_has_30_seconds() {
+        let requests = Requests::new();
+        let (runner, reader) = begin(&requests, 1);
+        reader.gave_up();
+        runner.cancelled().await;
+
+        let (runner, reader) = begin(&requests, 2);
+        drop(reader);
+        requests.on_tick(Instant::now());
+        assert!(!*runner.request.cancelled.borrow());
+        let reader = requests.attach(CALLER, id(2)).unwrap();
+        requests.on_tick(Instant::now() + KEPT_FOR * 2);
+        assert!(!*runner.request.cancelled.borrow());
+        drop(reader);
+        requests.on_tick(Instant::now() + KEPT_FOR * 2);
+        runner.cancelled().await;
+    }
+
+    #[tokio::test]
+    async fn an_old_stream_that_is_reset_does_not_cancel_for_the_new_one() {
+        let requests = Requests::new();
+        let (runner, old) = begin(&requests, 1);
+        let _new = requests.attach(CALLER, id(1)).unwrap();
+        old.gave_up();
+        assert!(!*runner.request.cancelled.borrow());
+    }
+
+    #[tokio::test]
+    async fn outcomes_are_kept_for_30_seconds_and_within_bounds() {
+        let requests = Requests::new();
+        for byte in 0..3 {
+            let (runner, _reader) = begin(&requests, byte);
+            runner.start(started());
+            runner.end(Ok(trailer()));
+        }
+        requests.on_tick(Instant::now());
+        assert_eq!(requests.finished(), 3);
+        requests.on_tick(Instant::now() + KEPT_FOR * 2);
+        assert_eq!(requests.finished(), 0);
+        assert!(requests.attach(CALLER, id(1)).is_none());
+    }
+
+    #[tokio::test]
+    async fn when_memory_is_short_old_outcomes_go_and_so_does_what_was_read() {
+        let requests = Requests::within(3 << 20);
+        let megabyte = || Bytes::from(vec![7; 1 << 20]);
+        let (kept, reader) = begin(&requests, 1);
+        kept.start(started());
+        kept.output(megabyte());
+        kept.end(Ok(trailer()));
+        drop(reader);
+
+        let (runner, mut reader) = begin(&requests, 2);
+        runner.start(started());
+        let write = async {
+            for _ in 0..16 {
+                runner.output(megabyte());
+                let held = requests.answer_bytes.load(Ordering::Relaxed);
+                assert!(held <= 3 << 20, "{held}");
+                tokio::task::yield_now().await;
+            }
+            runner.end(Ok(trailer()));
+        };
+        let (answer, ()) = tokio::join!(read_all(&mut reader), write);
+        assert_eq!(answer.len(), 16 << 20);
+        assert!(requests.attach(CALLER, id(1)).is_none());
+        // What was read is gone, so the rest of it is no answer.
+        let mut late = requests.attach(CALLER, id(2)).unwrap();
+        assert!(matches!(late.next().await, Step::Superseded));
+    }
+
+    #[tokio::test]
+    async fn a_runner_that_is_dropped_ends_the_request() {
+        let requests = Requests::new();
+        let (runner, mut reader) = begin(&requests, 1);
+        runner.start(started());
+        drop(runner);
+        assert!(matches!(reader.next().await, Step::Started(_)));
+        let Step::Ended(trailer) = reader.next().await else {
+            panic!()
+        };
+        assert_eq!(trailer.fault.unwrap().kind, FaultKind::HostLost);
+        assert_eq!(requests.running(), 0);
+    }
+}
