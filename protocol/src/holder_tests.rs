@@ -72,7 +72,10 @@ fn what_cannot_run_here_is_refused_for_good() {
     let told = effects(&mut holder);
     let refused = Effect::ReportRefused(second.function(), second.version(), "no".to_owned());
     assert!(told.contains(&refused), "{told:?}");
-    assert!(told.contains(&Effect::RemoveArtifact(artifact(&first))), "{told:?}");
+    assert!(
+        told.contains(&Effect::RemoveArtifact(artifact(&first))),
+        "{told:?}"
+    );
     assert!(holder.is_empty() && !holder.holds(&first.function()) && !holder.needs(&artifact(&first)));
 }
 
