@@ -420,7 +420,7 @@ impl Coordinator {
         let unwilling = self.hosts.values().find_map(|host| host.unwilling(wish));
         let why = unwilling.map(|why| format!(" ({why})")).unwrap_or_default();
         Some(format!(
-            "{assigned} of {wanted} replicas placed: {hosts} hosts are connected{why}"
+            "{assigned} of {wanted} replicas placed; hosts connected: {hosts}{why}"
         ))
     }
 

@@ -115,7 +115,7 @@ async fn what_was_published_is_there_after_a_restart_at_the_same_address() {
     let resolved: Resolved = guest.ask(resolve(first.function())).await.unwrap();
     assert_eq!(&resolved.manifest, first.signed());
     let note = resolved.extensions.get(NOTE).unwrap().to_vec();
-    assert!(String::from_utf8(note).unwrap().contains("0 hosts are connected"));
+    assert!(String::from_utf8(note).unwrap().contains("hosts connected: 0"));
     let artifact = ArtifactHash::of(&wasm(1));
     assert_eq!(
         guest.fetch(fetch(artifact, 0)).await.unwrap(),
