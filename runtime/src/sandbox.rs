@@ -160,7 +160,7 @@ impl Sandbox {
         }
     }
 
-    /// Compiles JavaScript to bytecode for [`javy::emit`]. Errors of the source name `file_name`.
+    /// Compiles JavaScript to bytecode for [`javy::emit()`]. Errors of the source name `file_name`.
     ///
     /// # Errors
     ///

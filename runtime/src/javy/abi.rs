@@ -132,7 +132,7 @@ pub struct Thrown {
     pub file: Option<String>,
     /// From 1.
     pub line: Option<u32>,
-    /// From 1, in UTF-16 code units.
+    /// From 1, in bytes of UTF-8: what QuickJS keeps, and the source is no longer there to convert it.
     pub column: Option<u32>,
     /// One line per frame, innermost first; empty where there is none.
     pub stack: String,

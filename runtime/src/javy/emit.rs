@@ -5,7 +5,7 @@
 //! hosts take the bytecode out of it and call the engine themselves.
 //!
 //! Everything in it follows from the bytecode and the engine's hash, so that
-//! [`recognise`](super::recognise) can tell whether this emitter made a module.
+//! [`recognise()`](super::recognise()) can tell whether this emitter made a module.
 
 use super::abi::Kind;
 use super::engine::NAMESPACE;
@@ -16,10 +16,10 @@ use wasm_encoder::{
 };
 
 /// Name of the custom section that says what an artifact is.
-pub const SECTION: &str = "orb.javy";
+pub(super) const SECTION: &str = "orb.javy";
 
 /// Version of this emitter's output. Raised with any change of a single byte of it.
-pub const EMITTER_VERSION: u8 = 1;
+pub(super) const EMITTER_VERSION: u8 = 1;
 
 /// Bytes of the digest that guards the bytecode against damage (not against malice: the
 /// artifact's own hash does that).

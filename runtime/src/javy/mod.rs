@@ -5,16 +5,16 @@
 //!
 //! - [`engine`]: the engine's bytes, its hash, and which engines are known
 //! - [`abi`]: typed calls into an instance of it: compile source, run bytecode
-//! - [`emit`]: bytecode to artifact
-//! - [`recognise`]: artifact to bytecode
+//! - [`emit()`]: bytecode to artifact
+//! - [`recognise()`]: artifact to bytecode
 //! - [`diagnose`]: a syntax error as a person wants to see it
 
 pub mod abi;
 pub mod diagnose;
-pub mod emit;
+mod emit;
 pub mod engine;
 mod pack;
-pub mod recognise;
+mod recognise;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 mod tests;

@@ -1,7 +1,7 @@
 //! Artifact to bytecode.
 //!
 //! A module is taken for a JavaScript artifact only if it is, byte for byte, what
-//! [`emit`](super::emit) makes of the bytecode in it.
+//! [`emit()`](super::emit()) makes of the bytecode in it.
 
 use std::borrow::Cow;
 
