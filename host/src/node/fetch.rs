@@ -132,9 +132,8 @@ struct Transfer<'a> {
     objects: &'a ObjectStore,
     artifact: ArtifactHash,
     len: u64,
-    /// What came so far, and how much that is.
+    /// What came so far.
     writer: Option<ObjectWriter>,
-    written: u64,
     /// Sources whose bytes were wrong.
     liars: Vec<NodeId>,
     last_error: String,
@@ -147,7 +146,6 @@ impl<'a> Transfer<'a> {
             artifact,
             len,
             writer: None,
-            written: 0,
             liars: Vec::new(),
             last_error: String::new(),
         }
@@ -187,7 +185,6 @@ impl<'a> Transfer<'a> {
         let Some(writer) = self.writer.take() else {
             return Ok(false);
         };
-        self.written = 0;
         let artifact = self.artifact;
         match blocking(move || writer.commit(artifact)).await {
             Ok(()) => Ok(true),
@@ -204,7 +201,7 @@ impl<'a> Transfer<'a> {
 
     /// Takes the bytes that are missing.
     async fn receive(&mut self, connection: &Connection) -> Result<(), SourceError> {
-        let offset = self.written;
+        let offset = self.written();
         let (mut send, mut recv) = timeout(STALL_MAX, connection.open_bi())
             .await
             .map_err(|_| FrameError::TimedOut(STALL_MAX))?
@@ -240,21 +237,24 @@ impl<'a> Transfer<'a> {
         };
         // Also what came before it broke.
         self.write(waiting).await?;
-        if self.written == self.len {
+        if self.written() == self.len {
             return Ok(());
         }
         Err(ended.err().unwrap_or(FrameError::Truncated).into())
     }
 
+    fn written(&self) -> u64 {
+        self.writer.as_ref().map_or(0, ObjectWriter::written)
+    }
+
     async fn write(&mut self, bytes: Vec<u8>) -> Result<(), ObjectError> {
-        let (objects, writer, len) = (self.objects.clone(), self.writer.take(), bytes.len());
+        let (objects, writer) = (self.objects.clone(), self.writer.take());
         let writer = blocking(move || {
             let mut writer = writer.map_or_else(|| objects.writer(), Ok)?;
             writer.write(&bytes)?;
             Ok::<_, ObjectError>(writer)
         });
         self.writer = Some(writer.await?);
-        self.written += len as u64;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use orb_protocol::fault::{Fault, FaultKind};
-use orb_protocol::quic::frames::{FrameError, read_message, read_message_within, write_message};
+use orb_protocol::quic::frames::{FrameError, read_message, write_message};
 use orb_protocol::quic::{AddressError, ConnectError, Connection, Endpoint, SuperAddr};
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::control::{
@@ -139,6 +139,16 @@ async fn connect(
     address: &SuperAddr,
 ) -> Result<Session, SessionError> {
     let connection = dial(endpoint, address).await?;
+    let registered = timeout(REGISTER_MAX, register(host, &connection)).await;
+    let (registered, send, recv) = registered.unwrap_or(Err(FrameError::TimedOut(REGISTER_MAX).into()))?;
+    tracing::debug!(%address, observed = %registered.observed, "registered");
+    Ok(Session::new(host, endpoint, connection, send, recv))
+}
+
+async fn register(
+    host: &Host,
+    connection: &Connection,
+) -> Result<(Registered, SendStream, RecvStream), SessionError> {
     connection.set_peer_streams(SUPER_STREAMS);
     let (mut send, mut recv) = connection.open_bi().await.map_err(FrameError::Lost)?;
     let register = Register {
@@ -148,10 +158,9 @@ async fn connect(
         extensions: Extensions::none(),
     };
     write_message(&mut send, &Request::from(register)).await?;
-    let reply: Reply = read_message_within(&mut recv, MESSAGE_LEN_MAX, REGISTER_MAX).await?;
-    let registered: Registered = reply.into_result().map_err(SessionError::Refused)?;
-    tracing::debug!(%address, observed = %registered.observed, "registered");
-    Ok(Session::new(host, endpoint, connection, send, recv))
+    let reply: Reply = read_message(&mut recv, MESSAGE_LEN_MAX).await?;
+    let registered = reply.into_result().map_err(SessionError::Refused)?;
+    Ok((registered, send, recv))
 }
 
 /// Tries the addresses of the super node's name, one after the other.
