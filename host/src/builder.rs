@@ -94,10 +94,7 @@ pub(crate) async fn build(project: &Project, sandbox: &LocalSandbox) -> Result<B
         Source::JavaScript(main) => {
             let source = read(project, main, "main", SOURCE_LEN_MAX)?;
             let length = source.len() as u64;
-            (
-                javascript::compile(&source, main, sandbox.get()?).await?,
-                Some(length),
-            )
+            (javascript::compile(&source, main, sandbox).await?, Some(length))
         }
         Source::Wasm(path) => (read(project, path, "wasm", artifact_len_max())?, None),
     };

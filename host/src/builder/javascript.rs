@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use orb_runtime::CompileJavaScriptError;
 use orb_runtime::javy::{self, CompileError, diagnose};
-use orb_runtime::{CompileJavaScriptError, Sandbox};
 
 use crate::failure::Failure;
+use crate::local_sandbox::LocalSandbox;
 
 /// The artifact of a source. Errors name `main`.
-pub(super) async fn compile(source: &[u8], main: &Path, sandbox: &Sandbox) -> Result<Vec<u8>, Failure> {
+pub(super) async fn compile(source: &[u8], main: &Path, sandbox: &LocalSandbox) -> Result<Vec<u8>, Failure> {
     let file = main.display().to_string();
-    match sandbox.compile_javascript(source, &file).await {
+    let compiled = sandbox.get()?.compile_javascript(source, &file);
+    match sandbox.patiently(compiled).await {
         Ok(compiled) => Ok(javy::emit(&compiled.bytecode, &javy::engine_hash())),
         Err(CompileJavaScriptError::Source(CompileError::Syntax(error))) => {
             let shown = diagnose::render(&String::from_utf8_lossy(source), &error);

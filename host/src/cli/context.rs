@@ -37,9 +37,10 @@ impl Context {
     /// When nothing says where the keys are.
     pub(crate) fn new(globals: &Globals) -> Result<Self, Failure> {
         let home = Home::locate(globals.home.as_deref())?;
+        let out = Output::new(globals.json);
         Ok(Self {
-            out: Output::new(globals.json),
-            sandbox: LocalSandbox::new(home.cache()),
+            out,
+            sandbox: LocalSandbox::new(home.cache()).telling(out),
             home,
             supers: globals.supers.clone(),
         })

@@ -19,6 +19,8 @@ pub(crate) struct NodeConfig {
     pub(crate) supers: Vec<SuperAddr>,
     /// The data folder.
     pub(crate) data: PathBuf,
+    /// Compiled code, if not in the data folder: machines with several nodes of one user may share it.
+    pub(crate) cache: Option<PathBuf>,
     /// Calls that run at the same time.
     pub(crate) capacity: u32,
     /// Calls that may wait for their turn; beyond it a call is refused as overloaded.
@@ -53,6 +55,9 @@ pub(crate) struct NodeLayer {
     /// Data folder; made if it is not there
     #[arg(long, value_name = "DIR", env = "ORB_DATA")]
     pub(crate) data: Option<PathBuf>,
+    /// Folder of compiled code, which several nodes of one user may share [default: cache in DIR]
+    #[arg(long, value_name = "CACHE", env = "ORB_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
     /// Calls that run at the same time [default: 4 per core]
     #[arg(long, value_name = "N", env = "ORB_CAPACITY", help_heading = "Capacity")]
     pub(crate) capacity: Option<u32>,
@@ -167,6 +172,7 @@ impl NodeLayer {
         Self {
             supers: either(self.supers, lower.supers),
             data: self.data.or(lower.data),
+            cache: self.cache.or(lower.cache),
             capacity: self.capacity.or(lower.capacity),
             queue_max: self.queue_max.or(lower.queue_max),
             disk_bytes_max: self.disk_bytes_max.or(lower.disk_bytes_max),
@@ -209,6 +215,7 @@ impl NodeLayer {
         Ok(NodeConfig {
             supers: self.supers,
             data,
+            cache: self.cache,
             capacity,
             // At a few milliseconds a call this is well under a second of waiting.
             queue_max: self.queue_max.unwrap_or(capacity.saturating_mul(16)),

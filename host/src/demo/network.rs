@@ -66,6 +66,11 @@ impl Network {
         self.folder.path()
     }
 
+    /// The folder of compiled code, for all of the demo: the engine is compiled once.
+    pub(super) fn cache(&self) -> PathBuf {
+        self.folder().join("cache")
+    }
+
     /// Starts the super node, and returns when it serves.
     ///
     /// # Errors
@@ -87,10 +92,19 @@ impl Network {
     /// When one ends or is not ready in time.
     pub(super) async fn start_hosts(&mut self, super_node: &SuperAddr) -> Result<(), Failure> {
         let address = super_node.to_string();
+        let cache = self.cache().display().to_string();
         for number in 1..=HOSTS {
             let name = format!("host-{number}");
             // Not one operator: replicas are spread over operators while there are others.
-            let arguments = ["node", "--super", &address, "--operator", &name];
+            let arguments = [
+                "node",
+                "--super",
+                &address,
+                "--operator",
+                &name,
+                "--cache",
+                &cache,
+            ];
             self.hosts
                 .push(Daemon::start(self.folder.path(), &name, &arguments)?);
         }

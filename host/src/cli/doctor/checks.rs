@@ -129,7 +129,7 @@ async fn ask(address: &SuperAddr) -> Result<(NodeInfo, Duration), Failure> {
 
 fn judge(name: &str, address: &SuperAddr, info: &NodeInfo, rtt: Duration) -> Vec<Check> {
     let detail = format!(
-        "{address} answers in {}; it runs {} and sees us at {}",
+        "{address} answers in {}; it runs orb {} and sees us at {}",
         format::time(rtt),
         info.software,
         info.observed
