@@ -164,8 +164,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::local(format!("cannot start threads: {error}")))?;
+    let daemon = cli.command.is_daemon();
     // On the heap: the futures of some commands are large for a stack.
-    runtime.block_on(Box::pin(cli.command.execute(&cli.globals)))
+    let result = runtime.block_on(Box::pin(cli.command.execute(&cli.globals)));
+    if !daemon {
+        // What still compiles after an interruption is not waited for; a daemon's writes are.
+        runtime.shutdown_background();
+    }
+    result
 }
 
 /// Help and version are no errors; for the rest clap says it well, and JSON is for programs.

@@ -101,6 +101,7 @@ async fn interruption() -> Failure {
                 "interrupted: the demo's processes were ended, and its folder removed",
             )
             .exit(130)
+            .help("run it again")
         }
         Err(error) => Failure::local(format!("cannot listen to signals: {error}")),
     }
