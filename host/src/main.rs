@@ -24,7 +24,6 @@ mod project;
 mod shutdown;
 mod store;
 mod supernode;
-
 mod templates;
 
 use std::process::ExitCode;

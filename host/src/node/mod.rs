@@ -204,7 +204,7 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
     let cache_bytes = config.disk_bytes_max / CACHE_SHARE;
     let policy = policy(&config, config.disk_bytes_max - cache_bytes);
     let sandbox = Sandbox::new(SandboxConfig {
-        cache_dir: Some(data.cache()),
+        cache_dir: Some(config.cache.clone().unwrap_or_else(|| data.cache())),
         instances_max: config.capacity,
         disk_cache_bytes_max: cache_bytes,
         memory_bytes_ceiling: config.ceiling.memory_bytes,

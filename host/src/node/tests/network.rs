@@ -249,6 +249,7 @@ pub(super) fn config(data: &Path, supers: &[&Super]) -> NodeConfig {
     NodeConfig {
         supers: supers.iter().map(|s| s.address().parse().unwrap()).collect(),
         data: data.to_owned(),
+        cache: None,
         capacity: 4,
         queue_max: 16,
         ceiling: Limits::default(),
