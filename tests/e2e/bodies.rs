@@ -77,7 +77,7 @@ fn ten_functions_live_side_by_side_on_several_hosts() {
     for (i, name) in names.iter().enumerate() {
         assert_eq!(orb.answer(name, "\"x\""), serde_json::json!([i, "x"]));
         let inspected = orb.run(["inspect", name, "--json"]).json();
-        for replica in inspected["replicas"].as_array().unwrap() {
+        for replica in inspected["hosts"].as_array().unwrap() {
             if replica["state"] == "ready" {
                 hosts.insert(replica["host"].as_str().unwrap().to_owned());
             }
