@@ -2,7 +2,10 @@
 
 use orb_protocol::client::{CallError, ClientError};
 use orb_protocol::fault::{Fault, FaultKind, Party};
+use orb_protocol::quic::BindError;
 use serde::Serialize;
+
+use crate::store::datadir::DataDirError;
 
 /// What ends a command without its result.
 #[derive(Debug, thiserror::Error)]
@@ -155,9 +158,38 @@ impl From<anyhow::Error> for Failure {
             Ok(failure) => return failure,
             Err(error) => error,
         };
-        match error.downcast::<Fault>() {
-            Ok(fault) => fault.into(),
-            Err(error) => Self::local(format!("{error:#}")),
+        let error = match error.downcast::<Fault>() {
+            Ok(fault) => return fault.into(),
+            Err(error) => error,
+        };
+        if let Some(folder) = error.downcast_ref::<DataDirError>() {
+            return Self::data_folder(folder);
+        }
+        match error.downcast_ref::<BindError>() {
+            // Its text names its source already.
+            Some(bind) if error.chain().next().is_some_and(|first| first.is::<BindError>()) => {
+                Self::local(bind.to_string()).help("end what uses it, or name another one with --listen")
+            }
+            _ => Self::local(format!("{error:#}")),
+        }
+    }
+}
+
+impl Failure {
+    /// A daemon's folder that it cannot use.
+    fn data_folder(error: &DataDirError) -> Self {
+        let message = error.to_string();
+        match error {
+            DataDirError::Newer { .. } => Self::from(Fault::new(FaultKind::VersionMismatch, message))
+                .party(Party::Host)
+                .help("update orb, or name another folder with --data"),
+            DataDirError::WrongRole { .. } | DataDirError::Foreign { .. } => {
+                Self::config(message).help("name an empty or a new folder with --data")
+            }
+            DataDirError::InUse { .. } => {
+                Self::local(message).help("stop the other daemon, or name another folder with --data")
+            }
+            DataDirError::Io { .. } | DataDirError::Key(_) => Self::local(message),
         }
     }
 }

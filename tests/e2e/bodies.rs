@@ -69,7 +69,7 @@ fn ten_functions_live_side_by_side_on_several_hosts() {
                 let source = format!("export default (input) => [{i}, input];");
                 Project::js(name, &source)
                     .set("replicas = 2")
-                    .deploy_with(orb, &["--wait", "2"]);
+                    .deploy_to(orb, 2);
             });
         }
     });

@@ -43,6 +43,8 @@ fn spoilt_compiled_code_is_made_anew() {
         let middle = bytes.len() / 2;
         if let Some(byte) = bytes.get_mut(middle) {
             *byte ^= 0xff;
+            // A new file: this one may have other names, in other data folders.
+            fs::remove_file(&file).unwrap();
             fs::write(&file, bytes).unwrap();
             spoilt += 1;
         }

@@ -89,7 +89,7 @@ fn a_call_whose_host_is_killed_goes_to_another_one_if_it_may_run_twice() {
     Project::wasm("again", &guest::sleep_then_say(6_000, "done"))
         .set("idempotent = true")
         .set("replicas = 2")
-        .deploy_with(&orb, &["--wait", "2"]);
+        .deploy_to(&orb, 2);
     // Which host will take the call is not known before, so that now and then the other one is killed.
     for attempt in 0.. {
         assert!(attempt < 8, "the killed host was never the one that ran the call");
@@ -112,7 +112,7 @@ fn a_call_whose_host_is_killed_is_lost_if_it_must_not_run_twice() {
     let orb = network.user();
     Project::wasm("once", &guest::sleep_then_say(9_000, "done"))
         .set("replicas = 2")
-        .deploy_with(&orb, &["--wait", "2"]);
+        .deploy_to(&orb, 2);
     let call = orb.start(["call", "once", "null", "--json"]);
     let running = eventually("the call runs", || network.busy_host(&orb, "once"));
     network.hosts[running].kill();
@@ -128,7 +128,7 @@ fn calls_go_on_when_the_host_that_answered_last_is_killed() {
     let orb = network.user();
     Project::js("steady", "export default () => 'still here';")
         .set("replicas = 2")
-        .deploy_with(&orb, &["--wait", "2"]);
+        .deploy_to(&orb, 2);
     let last = network.host_named(orb.call("steady", "null")["host"].as_str().unwrap());
     network.hosts[last].kill();
     for _ in 0..3 {

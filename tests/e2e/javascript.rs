@@ -28,7 +28,7 @@ fn the_context_tells_what_is_called_and_under_which_name() {
         "{context}"
     );
     assert!(
-        context["requestId"].is_string() && context["deadline"].is_number(),
+        context["request_id"].is_string() && context["deadline_ms"].is_number(),
         "{context}"
     );
 }

@@ -190,8 +190,7 @@ impl Town {
         let answer = self.orb.run_on(["call", "peace", "-"], b"and quiet").ok();
         assert_eq!(answer.stdout, b"and quiet");
         let project = Project::wasm("more", &guest::say("more"));
-        let deployed = project.deploy(&self.orb);
-        assert_eq!(deployed["ready"].as_array().map(Vec::len), Some(1), "{deployed}");
+        project.deploy(&self.orb);
         assert_eq!(self.orb.run(["call", "more", "null"]).text(), "more");
     }
 

@@ -14,7 +14,7 @@ fn sigterm_lets_running_calls_finish_and_sends_new_ones_elsewhere() {
         .deploy(&orb);
     Project::wasm("quick", &guest::say("here"))
         .set("replicas = 2")
-        .deploy_with(&orb, &["--wait", "2"]);
+        .deploy_to(&orb, 2);
     let slow_host = network.host_named(only_replica(&orb.run(["inspect", "slow", "--json"]).json()));
 
     let slow = orb.start(["call", "slow", "null", "--json"]);
@@ -42,7 +42,7 @@ fn what_was_published_outlives_a_restart_of_every_daemon() {
     let project = Project::js("kept", "export default () => 1;");
     project.deploy(&orb);
     project.edit("export default () => 2;");
-    project.deploy_with(&orb, &["--wait", "2"]);
+    project.deploy_to(&orb, 2);
     Project::wasm("gone", &guest::say("gone")).deploy(&orb);
     orb.run(["decommission", "gone", "--yes"]).ok();
     let before = state(&orb);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::daemon::clean_environment;
-use crate::{binary, scratch};
+use crate::{binary, scratch, warm};
 
 /// How much of an output is shown in messages, in bytes.
 const SHOWN_BYTES_MAX: usize = 2_000;
@@ -52,8 +52,10 @@ pub struct Failure {
 impl Orb {
     /// Somebody new, who knows no super node.
     pub fn new() -> Self {
+        let home = scratch::folder("home");
+        warm::home(home.path());
         Self {
-            home: scratch::folder("home"),
+            home,
             supers: None,
             folder: None,
         }

@@ -18,6 +18,7 @@ pub mod network;
 pub mod poll;
 pub mod project;
 pub mod scratch;
+mod warm;
 
 pub use command::{Ended, Orb};
 pub use daemon::{Daemon, Exit};

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::command::Orb;
 use crate::daemon::Daemon;
 use crate::poll::eventually;
-use crate::scratch;
+use crate::{scratch, warm};
 
 /// What a host logs when a super node knows it.
 const CONNECTED: &str = "connected to a super node";
@@ -67,6 +67,7 @@ impl Network {
     /// Starts one more host.
     pub fn add_host(&mut self, arguments: &[&str]) {
         let name = format!("host{}", self.hosts.len());
+        warm::host_folder(&self.folder.path().join(&name));
         let mut host = Daemon::new(&name, self.folder.path().join(format!("{name}.log")))
             .args(["node", "--super", &self.address, "--data"])
             .args([self.folder.path().join(&name)])

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::Orb;
+use crate::poll::eventually;
 use crate::scratch;
 
 /// A function's folder: `orb.toml` and its source or module.
@@ -105,13 +106,25 @@ impl Project {
         self.path().join(".orb").join(format!("{}.wasm", self.name))
     }
 
-    /// Publishes it with `--json`; that has to work, and a host has to be ready.
+    /// Publishes it with `--json`, and waits until a host can answer.
     #[track_caller]
     pub fn deploy(&self, orb: &Orb) -> Value {
-        self.deploy_with(orb, &[])
+        self.deploy_to(orb, 1)
     }
 
-    /// The same with further arguments.
+    /// Publishes it with `--json`, and waits until so many hosts can answer.
+    #[track_caller]
+    pub fn deploy_to(&self, orb: &Orb, hosts: u64) -> Value {
+        let deployed = self.deploy_with(orb, &["--wait", &hosts.to_string()]);
+        // The command itself waits for 15 seconds at most, which is not enough on a busy machine.
+        eventually(&format!("{hosts} hosts are ready for {}", self.name), || {
+            let inspected = orb.run(["inspect", &self.name, "--json"]).json();
+            (inspected["healthy"].as_u64()? >= hosts).then_some(())
+        });
+        deployed
+    }
+
+    /// Publishes it with `--json` and further arguments, and waits for nothing more.
     #[track_caller]
     pub fn deploy_with(&self, orb: &Orb, arguments: &[&str]) -> Value {
         let arguments = [&["deploy", "--json"], arguments].concat();

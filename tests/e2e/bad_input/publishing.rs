@@ -115,7 +115,7 @@ fn limits_above_every_hosts_ceiling() {
     let orb = network.user();
     let project = Project::wasm("greedy", &guest::say("greedy"));
     // Stored, and no host takes it: that is said, and is no error.
-    let deployed = project.deploy(&orb);
+    let deployed = project.deploy_with(&orb, &[]);
     assert_eq!(deployed["ready"], serde_json::json!([]));
     assert!(
         deployed["note"]

@@ -165,8 +165,8 @@ impl Stage {
         Ok(())
     }
 
-    /// The controls: a stranger sends a packet to each NAT, unasked, and a caller sends the marker
-    /// to the super node's machine in the clear. Captures that do not show this show nothing.
+    /// The controls: a stranger sends a packet to each NAT, unasked, and the marker to the super
+    /// node's machine in the clear. Captures that do not show this show nothing.
     fn knock_and_shout(&mut self, topology: &Topology) -> Result<()> {
         for capture in &mut self.captures {
             capture.outside_before_knock = capture.outside.len();
@@ -180,7 +180,7 @@ impl Stage {
         self.shouted_at = self.super_capture.len();
         let to = SocketAddr::new(ip(&topology.super_node)?.into(), IDLE_PORT);
         let clear = self.marker.repeat(2).into_bytes();
-        send(&topology.callers[0].machine, to, clear)
+        send(&topology.developer, to, clear)
     }
 
     fn print_logs(&self) {
@@ -226,7 +226,7 @@ impl Host {
             &folder.join(format!("host-{}", site.kind)),
             &["node", "--super", super_address, "--allow", &key],
         )?;
-        daemon.wait_for(|log| log.contains("registered").then_some(()))?;
+        daemon.wait_for(|log| log.contains("connected to a super node").then_some(()))?;
         let project = folder.join(format!("function-{}", site.kind));
         std::fs::create_dir_all(&project)?;
         std::fs::write(project.join("index.js"), SOURCE)?;
@@ -266,7 +266,7 @@ impl NodeCapture {
         let flow = flows
             .keys()
             .next_back()
-            .with_context(|| format!("{} sent something", self.name))?;
+            .with_context(|| format!("{} sent nothing", self.name))?;
         Ok(flow.local.port())
     }
 
@@ -328,7 +328,7 @@ impl NodeEvidence {
 
 fn check_flows(packets: &[Packet], local: IpAddr, super_address: SocketAddr) -> Result<()> {
     let flows = flows(packets, local);
-    ensure!(!flows.is_empty(), "the capture saw the node talk");
+    ensure!(!flows.is_empty(), "the capture shows nothing of the node");
     for (flow, seen) in flows {
         if seen.opened_by_remote {
             bail!("an inbound flow that the node did not open: {flow}");
