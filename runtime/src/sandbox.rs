@@ -213,6 +213,9 @@ impl Sandbox {
                 .map_err(|_| closed())?,
         };
         outcome.time_queued = queued.elapsed();
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(GuestFault::Deadline);
+        }
         on_event(Event::Started);
         let call = Call {
             engine: &self.inner.engine,

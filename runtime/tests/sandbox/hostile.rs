@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use orb_runtime::{GuestFault, Job, Limits};
 
-use crate::support::{Seen, assert_unharmed, block_on, command, job, run, start, with_deadline, with_limits};
+use crate::support::{
+    SANDBOX, Seen, assert_unharmed, block_on, command, job, run, start, with_deadline, with_limits,
+};
 
 /// Runs a hostile guest; the sandbox must be as good as new afterwards.
 fn misbehave(job: Job) -> Seen {
@@ -158,7 +160,9 @@ fn there_are_no_files_and_no_environment_and_no_network() {
 #[test]
 fn sleeping_past_the_deadline_is_stopped() {
     let guest = start("(call $sleep_ms (i64.const 3600000))");
-    let seen = misbehave(with_deadline(job(&guest), Duration::from_millis(100)));
+    // So that the deadline does not pass while it is compiled.
+    block_on(SANDBOX.prepare(&guest)).unwrap();
+    let seen = misbehave(with_deadline(job(&guest), Duration::from_millis(300)));
     assert_eq!(*seen.fault(), GuestFault::Deadline);
     assert!(seen.started);
 }
