@@ -67,9 +67,7 @@ fn ten_functions_live_side_by_side_on_several_hosts() {
             let orb = &orb;
             scope.spawn(move || {
                 let source = format!("export default (input) => [{i}, input];");
-                Project::js(name, &source)
-                    .set("replicas = 2")
-                    .deploy_to(orb, 2);
+                Project::js(name, &source).set("replicas = 2").deploy_to(orb, 2);
             });
         }
     });

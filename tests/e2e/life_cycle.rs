@@ -77,10 +77,7 @@ fn a_function_is_made_published_changed_rolled_back_and_ended() {
     );
     let inspected = orb.run(["inspect", "hello", "--json"]).json();
     assert_eq!(inspected["revision"], 4, "{inspected}");
-    assert!(
-        !inspected["hosts"].as_array().unwrap().is_empty(),
-        "{inspected}"
-    );
+    assert!(!inspected["hosts"].as_array().unwrap().is_empty(), "{inspected}");
 
     orb.run(["decommission", "hello", "--yes"]).ok();
     orb.run(["call", "hello", "null", "--json"])
