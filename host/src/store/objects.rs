@@ -112,6 +112,7 @@ impl ObjectStore {
             path,
             file,
             hasher: blake3::Hasher::new(),
+            written: 0,
         })
     }
 
@@ -290,6 +291,7 @@ pub(crate) struct ObjectWriter {
     path: PathBuf,
     file: File,
     hasher: blake3::Hasher,
+    written: u64,
 }
 
 impl ObjectWriter {
@@ -302,7 +304,13 @@ impl ObjectWriter {
             .write_all(bytes)
             .map_err(failed(&self.path, "written"))?;
         self.hasher.update(bytes);
+        self.written += bytes.len() as u64;
         Ok(())
+    }
+
+    /// How many bytes were written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
     }
 
     /// The bytes so far.
@@ -411,7 +419,10 @@ mod tests {
         let mut writer = store.writer().unwrap();
         writer.write(b"by").unwrap();
         writer.write(b"tes").unwrap();
-        assert_eq!(writer.read_back().unwrap(), b"bytes");
+        assert_eq!(
+            (writer.written(), writer.read_back().unwrap()),
+            (5, b"bytes".to_vec())
+        );
         writer.commit(ArtifactHash::of(b"bytes")).unwrap();
         assert_eq!(store.get(&ArtifactHash::of(b"bytes")).unwrap(), b"bytes");
     }
