@@ -119,7 +119,7 @@ fn a_call_whose_host_is_killed_is_lost_if_it_must_not_run_twice() {
     call.wait()
         .fails(3, "host_lost")
         .blames("host")
-        .says(&["may have run"]);
+        .says(&["after the call had started", "call again"]);
 }
 
 #[test]
