@@ -20,7 +20,7 @@ use crate::output::{Output, Table, Tone};
 Example:
   orb inspect hello")]
 pub(crate) struct InspectCommand {
-    /// Which function: [OWNER/]NAME
+    /// Which function: NAME or OWNER/NAME
     #[arg(value_name = "FN")]
     function: FunctionRef,
 }

@@ -19,7 +19,7 @@ Example:
   orb versions hello
   orb rollback hello --to 2")]
 pub(crate) struct VersionsCommand {
-    /// Which function: [OWNER/]NAME
+    /// Which function: NAME or OWNER/NAME
     #[arg(value_name = "FN")]
     function: FunctionRef,
 }
