@@ -29,7 +29,7 @@ Example:
   orb call hello '{\"name\": \"world\"}'
   orb call alice/resize -v - < photo.jpg > small.jpg")]
 pub(crate) struct CallCommand {
-    /// Which function: NAME or OWNER/NAME, where OWNER is a key or an alias; with @REVISION, only that one
+    /// Which function: NAME, OWNER/NAME or either with @REVISION; OWNER is a key or an alias
     #[arg(value_name = "FN")]
     function: FunctionRef,
     /// The input: JSON text, or - for stdin
