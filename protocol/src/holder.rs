@@ -319,15 +319,13 @@ impl Holder {
 
     /// What to do about a call from somebody who knows of version `known`.
     pub fn answer(&self, now_ms: u64, function: &FunctionId, known: Version) -> Answer {
-        if self
-            .tombstones
-            .get(function)
-            .is_some_and(|_| !self.replicas.contains_key(function))
-        {
-            return Answer::Decommissioned;
-        }
         let Some(replica) = self.replicas.get(function) else {
-            return Answer::NotHeld;
+            // A caller who knows of a later life of the function is right: it is just not held here.
+            let over = |rank: &Rank| rank.generation() >= known.generation;
+            return match self.tombstones.get(function) {
+                Some(rank) if over(rank) => Answer::Decommissioned,
+                _ => Answer::NotHeld,
+            };
         };
         if self.is_cut_off(now_ms) {
             return Answer::CutOff;

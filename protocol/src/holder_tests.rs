@@ -200,6 +200,21 @@ fn after_a_restart_nothing_is_answered_before_the_super_node_told_what_changed()
 }
 
 #[test]
+fn an_old_tombstone_says_nothing_of_a_later_life() {
+    let (mut holder, first) = ready();
+    holder.on_changed(tombstone(2));
+    let later = Version {
+        generation: 1,
+        revision: 1,
+    };
+    assert_eq!(
+        holder.answer(0, &first.function(), first.version()),
+        Answer::Decommissioned
+    );
+    assert_eq!(holder.answer(0, &first.function(), later), Answer::NotHeld);
+}
+
+#[test]
 fn a_host_cut_off_serves_for_a_day() {
     let (mut holder, first) = ready();
     holder.on_unsynced(1_000);

@@ -428,6 +428,13 @@ pub struct Rank {
     hash: ManifestHash,
 }
 
+impl Rank {
+    /// Which life of the function it belongs to.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
 impl PartialOrd for Verified {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         (self.function == other.function).then(|| self.rank().cmp(&other.rank()))

@@ -164,9 +164,10 @@ impl Node {
         if timeout(calls::DEADLINE_MAX, self.host.busy.idle()).await.is_err() {
             tracing::warn!("some streams did not come to their end");
         }
+        // The sessions first: they would take the end of their connections for a reason to try again.
+        self.tasks.shutdown().await;
         self.endpoint.close(0, "this host ends");
         let _ = timeout(FAREWELL_MAX, self.endpoint.wait_idle()).await;
-        self.tasks.shutdown().await;
         self.host.replicas.stop().await;
         tracing::info!(node = %self.id(), "this host has ended");
         let Self { host, data, .. } = self;
