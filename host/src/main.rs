@@ -1,33 +1,7 @@
-//! `orb`: the daemons and the command line.
-//!
-//! - [`cli`]: the commands, one file each.
-//! - [`config`], [`home`], [`project`]: what people write down: settings, keys and aliases, `orb.toml`.
-//! - [`builder`]: source to Wasm.
-//! - [`demo`]: a small network in child processes, put through the main job.
-//! - [`output`], [`failure`]: what commands print, and how they fail.
-//! - [`supernode`]: `orb super`. [`node`]: `orb node`. [`store`]: what daemons keep: data folder, artifacts, manifests.
-//!
-//! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb=debug`).
-
-mod builder;
-mod cli;
-mod config;
-mod demo;
-mod failure;
-mod faults;
-mod format;
-mod home;
-mod local_sandbox;
-mod node;
-mod output;
-mod project;
-mod shutdown;
-mod store;
-mod supernode;
-mod templates;
+//! `orb`: see the library for what is where.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    orb_host::main()
 }
