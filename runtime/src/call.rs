@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use wasmtime::{Engine, Extern, Store, Trap};
 
 use crate::guest::{Guest, Stop, YIELD_FUEL};
-use crate::javy::{self, RunOutcome, RunRequest};
+use crate::javy::{self, BrokenContract, RunOutcome, RunRequest};
 use crate::meter::{Expired, Meter};
 use crate::program::{Command, JavaScriptEngine, Script};
 use crate::wasi::stdio::{Stdio, StdoutIs};
@@ -202,6 +202,12 @@ fn fault(error: &wasmtime::Error, limits: &Limits) -> GuestFault {
             Stop::InputTooLarge { limit } => GuestFault::InputTooLarge { limit },
         };
     }
+    if let Some(broken) = error.downcast_ref::<BrokenContract>() {
+        // Not the host's fault: it would be blamed for what a hostile artifact did.
+        return GuestFault::Trap {
+            message: broken.to_string(),
+        };
+    }
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => GuestFault::Fuel { limit: limits.fuel },
         Some(trap) => GuestFault::Trap {
@@ -223,5 +229,66 @@ fn exit_code_0(fault: GuestFault) -> Result<(), GuestFault> {
 pub(crate) fn internal(error: &wasmtime::Error) -> GuestFault {
     GuestFault::Internal {
         message: format!("{error:#}"),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+mod tests {
+    use wasmtime::{Instance, Module};
+
+    use super::*;
+
+    /// What a call ends with on an engine whose program has taken it over.
+    fn taken_over(realloc: &str, run: &str) -> GuestFault {
+        let text = format!(
+            r#"(module (memory (export "memory") 1)
+                (data (i32.const 16) "\63\00\00\00")
+                (data (i32.const 32) "\00\00\00\00\ff\ff\ff\7f\05\00\00\00")
+                (data (i32.const 48) "\01\00\00\00\00\00\00\00\05\00\00\00")
+                (data (i32.const 64) "\03\00\00\00\00\00\00\00\ff\ff\ff\ff")
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc})
+                (func (export "orb-compile") (param i32 i32 i32 i32) (result i32) unreachable)
+                (func (export "orb-run") (param i32 i32 i32 i32 i32 i32) (result i32) {run}))"#
+        );
+        let engine = Engine::default();
+        let module = Module::new(&engine, wat::parse_str(text).unwrap()).unwrap();
+        let request = RunRequest {
+            bytecode: b"bytecode",
+            context_json: b"{}",
+            input: b"null",
+            output_bytes_max: 100,
+        };
+        let call = async {
+            let mut store = Store::new(&engine, ());
+            let instance = Instance::new_async(&mut store, &module, &[]).await?;
+            let exports = javy::EngineExports::resolve(&module)?;
+            exports
+                .bind(&mut store, &instance)?
+                .run(&mut store, request)
+                .await
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        fault(&runtime.block_on(call).unwrap_err(), &Limits::default())
+    }
+
+    #[test]
+    fn a_program_that_takes_the_engine_over_is_to_blame_and_not_the_host() {
+        let good = "i32.const 1024";
+        for (realloc, run, why) in [
+            (
+                "i32.const -1",
+                "unreachable",
+                "it allocated outside of its memory",
+            ),
+            (good, "i32.const -1", "its reply is outside of its memory"),
+            (good, "i32.const 16", "unknown status of a run"),
+            (good, "i32.const 32", "its reply points outside of its memory"),
+            (good, "i32.const 48", "its report of a thrown error can't be read"),
+            (good, "i32.const 64", "its reply is longer than it may be"),
+        ] {
+            let message = format!("the JavaScript engine broke its contract: {why}");
+            assert_eq!(taken_over(realloc, run), GuestFault::Trap { message });
+        }
     }
 }

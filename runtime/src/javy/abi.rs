@@ -355,7 +355,12 @@ impl EngineInstance {
     }
 }
 
-/// Only a guest that corrupts its own memory gets here.
-fn broken(what: &str) -> wasmtime::Error {
-    wasmtime::Error::msg(format!("the JavaScript engine broke its contract: {what}"))
+/// What an instance of the engine handed back can't be. The program did that: bytecode which no
+/// compiler made can corrupt the memory of its own instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the JavaScript engine broke its contract: {0}")]
+pub struct BrokenContract(&'static str);
+
+fn broken(what: &'static str) -> wasmtime::Error {
+    BrokenContract(what).into()
 }

@@ -20,8 +20,8 @@ mod recognise;
 mod tests;
 
 pub use abi::{
-    CallContext, CompileError, Compiled, EngineExports, EngineInstance, Kind, RunOutcome, RunRequest,
-    SyntaxError, Thrown,
+    BrokenContract, CallContext, CompileError, Compiled, EngineExports, EngineInstance, Kind, RunOutcome,
+    RunRequest, SyntaxError, Thrown,
 };
 pub use emit::emit;
 pub use engine::{ENGINE_WASM, engine_hash, known_engine};
