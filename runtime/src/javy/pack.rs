@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
-use super::abi::Kind;
+use super::abi::{BYTECODE_BYTES_MAX, Kind};
 
 /// Bits of the first byte.
 const SCRIPT: u8 = 1;
@@ -14,9 +14,11 @@ const DEFLATED: u8 = 2;
 
 /// Most bytes that packed bytecode of this length unpacks to. QuickJS's bytecode deflates to
 /// half or a quarter; what deflates much better is made to use up a host's memory.
-/// The engine has the same rule (`runtime/plugin/src/pack.rs`).
-const fn unpacked_bytes_max(packed: usize) -> usize {
-    packed.saturating_mul(16).saturating_add(64 * 1024)
+/// The engine has the same rule (`runtime/plugin/src/pack.rs`); what is longer than any bytecode may
+/// be is refused here first.
+fn unpacked_bytes_max(packed: usize) -> usize {
+    let plausible = packed.saturating_mul(16).saturating_add(64 * 1024);
+    plausible.min(BYTECODE_BYTES_MAX)
 }
 
 /// What packed bytecode says of itself. None if it is empty.
@@ -28,8 +30,8 @@ pub(super) fn kind_of(packed: &[u8]) -> Option<Kind> {
 }
 
 /// The same program without the compression, for whoever runs it more than once: the engine
-/// runs either form, but would inflate it in each call. At most 16 times as long, and 64 KiB.
-/// None if the bytes are damaged.
+/// runs either form, but would inflate it in each call. At most 16 times as long and 64 KiB, and
+/// never longer than [`BYTECODE_BYTES_MAX`]. None if the bytes are damaged.
 pub(super) fn unpack(packed: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (&tag, bytes) = packed.split_first()?;
     if tag & DEFLATED == 0 {
@@ -79,5 +81,24 @@ mod tests {
     fn what_would_fill_the_memory_is_not_inflated() {
         assert!(unpack(&deflated(DEFLATED, &vec![0; 64 * 1024])).is_some());
         assert_eq!(unpack(&deflated(DEFLATED, &vec![0; 10_000_000])), None);
+    }
+
+    #[test]
+    fn a_large_artifact_unpacks_to_no_more_than_bytecode_may_be() {
+        // Noise and zeros in turn: it deflates to about a twelfth, which is plausible.
+        let mut bytes = vec![0; BYTECODE_BYTES_MAX + 1];
+        let mut noise = blake3::Hasher::new().finalize_xof();
+        bytes.chunks_mut(12 << 10).for_each(|chunk| {
+            let len = chunk.len().min(1 << 10);
+            noise.fill(&mut chunk[..len]);
+        });
+        let mut packed = vec![DEFLATED];
+        packed.extend(compress_to_vec(&bytes, 1));
+        assert!(packed.len() * 16 > bytes.len(), "{}", packed.len());
+        assert_eq!(unpack(&packed), None);
+        bytes.pop();
+        packed.truncate(1);
+        packed.extend(compress_to_vec(&bytes, 1));
+        assert!(unpack(&packed).is_some());
     }
 }

@@ -23,7 +23,7 @@ pub struct JavyArtifact<'a> {
     /// How it wants to be called.
     pub kind: Kind,
     /// For [`EngineInstance::run`](super::EngineInstance::run), already inflated: at most 16 times
-    /// as long as the artifact, and 64 KiB.
+    /// as long as the artifact and 64 KiB, and at most 64 MiB.
     pub bytecode: Cow<'a, [u8]>,
 }
 
