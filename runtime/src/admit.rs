@@ -434,7 +434,7 @@ fn at_most(what: &str, count: u64, max: u32) -> Result<(), AdmissionError> {
 /// Tells a broken module from one that would be valid with further proposals.
 fn invalid(wasm: &[u8], error: &BinaryReaderError) -> AdmissionError {
     let offset = error.offset() as u64;
-    let message = error.message().to_owned();
+    let message = shorten(error.message());
     let elsewhere = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm);
     if elsewhere.is_ok() {
         AdmissionError::ProposalNotEnabled { offset, message }
@@ -443,14 +443,22 @@ fn invalid(wasm: &[u8], error: &BinaryReaderError) -> AdmissionError {
     }
 }
 
-/// A stranger's name in a message: not longer than a line.
-fn shorten(name: &str) -> String {
-    const NAME_CHARS_MAX: usize = 80;
-    if name.chars().count() <= NAME_CHARS_MAX {
-        return name.escape_debug().to_string();
+/// A stranger's name in a message, or the validator's words with such names in them: not longer than
+/// a line or two, and nothing in it that drives a terminal.
+fn shorten(text: &str) -> String {
+    const CHARS_MAX: usize = 160;
+    let shown = |text: &str| -> String {
+        text.chars()
+            .flat_map(|c| match c {
+                '\'' | '"' => vec![c],
+                _ => c.escape_debug().collect(),
+            })
+            .collect()
+    };
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", shown(&text[..end])),
+        None => shown(text),
     }
-    let head: String = name.chars().take(NAME_CHARS_MAX).collect();
-    format!("{}…", head.escape_debug())
 }
 
 fn if_text(text: bool) -> &'static str {

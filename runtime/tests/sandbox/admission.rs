@@ -219,6 +219,15 @@ fn a_strangers_long_or_odd_name_stays_readable() {
 }
 
 #[test]
+fn a_strangers_long_or_odd_name_is_cut_in_the_validators_words_too() {
+    let export = format!(r#"(func (export "\1b[2J{}"))"#, "x".repeat(9000));
+    let error = refused(&format!("{export} {export} {COMMAND}"));
+    assert!(matches!(error, AdmissionError::Invalid { .. }), "{error:?}");
+    let message = error.to_string();
+    assert!(message.len() < 600 && !message.contains('\u{1b}'), "{message}");
+}
+
+#[test]
 fn a_library_has_no_start() {
     let error = refused(r#"(memory (export "memory") 1) (func (export "run"))"#);
     assert_eq!(error, AdmissionError::NoStart { exists: false });
