@@ -28,6 +28,13 @@ pub(super) fn addr(endpoint: &Endpoint) -> NodeAddr {
     }
 }
 
+/// Ends a test of both address families where there is only one, which must be true.
+pub(super) fn assert_no_ipv6() {
+    let any = (std::net::Ipv6Addr::UNSPECIFIED, 0);
+    assert!(std::net::UdpSocket::bind(any).is_err(), "there is IPv6 here");
+    eprintln!("not tested: this machine has no IPv6");
+}
+
 /// Both ends of a direct connection, the dialler's first.
 pub(super) async fn pair(from: &Endpoint, to: &Endpoint) -> (Connection, Connection) {
     let (dialled, accepted) = tokio::join!(from.connect(addr(to)), accept(to));
