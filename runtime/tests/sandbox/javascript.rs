@@ -347,6 +347,7 @@ fn waiting_in_a_loop_past_the_deadline_is_stopped() {
         let job = with_deadline(job_on(&guest, "null"), Duration::from_millis(100));
         assert_eq!(*run(job).await.fault(), GuestFault::Deadline);
     });
+    assert_eq!(call("return 'well'").text(), "\"well\"");
 }
 
 #[test]
