@@ -118,7 +118,7 @@ async fn run_to_end(
     }
     let place = host.queue.enter().ok_or_else(|| overloaded(host))?;
     let mut intake = Intake::new(&mut recv, call.input_len, publish.limits.input_bytes);
-    let start = || runner.start(started(&manifest, publish));
+    let start = || runner.start(started(&manifest, publish, call));
     let input = match before(deadline, take(host, publish, &mut intake, start)).await {
         Ok(Ok(input)) => input,
         Ok(Err(fault)) | Err(fault) => return runner.ended_early(fault),
@@ -284,12 +284,17 @@ async fn before<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Fa
         .map_err(|_| faults::from_guest(&GuestFault::Deadline))
 }
 
-fn started(manifest: &Verified, publish: &Publish) -> Started {
-    Started {
+fn started(manifest: &Verified, publish: &Publish, call: &Call) -> Started {
+    let started = Started {
         version: manifest.version(),
         content_type: publish.content_type.clone(),
         idempotent: publish.idempotent,
         extensions: Extensions::none(),
+    };
+    if started.version > call.known {
+        started.with_proof(manifest.signed())
+    } else {
+        started
     }
 }
 
@@ -307,7 +312,7 @@ impl Guest<'_> {
     async fn run(&self, input: Input) -> Outcome {
         let job = self.job(input);
         let runner = Arc::clone(self.runner);
-        let started = started(self.manifest, self.publish);
+        let started = started(self.manifest, self.publish, self.call);
         let (logs, function, request) = (Arc::clone(&self.host.logs), self.call.function, self.call.request);
         let mut log = None;
         let on_event = move |event| match event {
@@ -358,7 +363,7 @@ impl Guest<'_> {
             Some(fault) if !self.runner.has_started() => Err(elsewhere(failed, fault)),
             fault => {
                 // A guest that ended well was entered, whether its start was reported or not.
-                self.runner.start(started(self.manifest, self.publish));
+                self.runner.start(started(self.manifest, self.publish, self.call));
                 Ok(trailer(&outcome, queued, fault))
             }
         }

@@ -17,7 +17,7 @@ use super::{Inner, random, verdict};
 use crate::fault::{Fault, FaultKind, Party};
 use crate::id::{FunctionId, NodeId, RequestId};
 use crate::manifest::{Publish, Version};
-use crate::wire::call::{Attach, Call};
+use crate::wire::call::{Attach, Call, Started};
 use crate::wire::extension::Extensions;
 
 /// Hosts that one call is tried at, one host twice counted twice: each that fails may cost seconds.
@@ -334,7 +334,7 @@ impl Dispatch<'_> {
     /// What a host said at the end of a call.
     fn conclude(&mut self, host: &HostConnection, outcome: Outcome) -> Result<CallReport, Fault> {
         let Outcome { started, trailer } = outcome;
-        self.client.memory.saw(self.function, started.version);
+        self.remember(&started);
         let report = CallReport {
             request: self.request,
             host: host.connection.peer(),
@@ -359,6 +359,20 @@ impl Dispatch<'_> {
                 self.report = Some(Box::new(report));
                 Err(fault)
             }
+        }
+    }
+
+    /// Remembers a version that is news, if its owner's signature came with it. A mere claim is not
+    /// believed, but is a reason to ask the super node before the next call.
+    fn remember(&self, started: &Started) {
+        let memory = &self.client.memory;
+        if started.version <= memory.newest(&self.function) {
+            return;
+        }
+        if started.is_proven(&self.function) {
+            memory.saw(self.function, started.version);
+        } else {
+            memory.forget_resolution(&self.function);
         }
     }
 

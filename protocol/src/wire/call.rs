@@ -7,11 +7,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::codec;
 use super::extension::Extensions;
 use crate::fault::Fault;
 use crate::id::{FunctionId, NodeId, OwnerId, RequestId};
 use crate::key::{BadSignature, Domain, OwnerKey, SIGNATURE_LEN};
-use crate::manifest::Version;
+use crate::manifest::{SignedManifest, Version};
+
+/// The extension of [`Started`] that proves its version where the caller knew of an older one only: the
+/// revision, signed by its owner, encoded.
+pub const PROOF: u16 = 1;
 
 /// How often a request may be passed on: it guards against loops.
 pub const HOPS_MAX: u8 = 4;
@@ -116,6 +121,28 @@ pub struct Started {
     pub idempotent: bool,
     /// For what comes later.
     pub extensions: Extensions,
+}
+
+impl Started {
+    /// The same, with what proves its version.
+    #[must_use]
+    pub fn with_proof(mut self, revision: &SignedManifest) -> Self {
+        self.extensions = self.extensions.with(PROOF, codec::encode(revision));
+        self
+    }
+
+    /// Whether it comes with `function`'s owner's word that this version exists. Without that it is a
+    /// host's claim: a caller who remembered it would believe no other host from then on.
+    pub fn is_proven(&self, function: &FunctionId) -> bool {
+        let revision = self
+            .extensions
+            .get(PROOF)
+            .and_then(|proof| codec::decode::<SignedManifest>(proof).ok())
+            .and_then(|signed| signed.verify().ok());
+        revision.is_some_and(|revision| {
+            revision.function() == *function && revision.version() == self.version && !revision.is_tombstone()
+        })
+    }
 }
 
 /// How a started call ended, after its answer.

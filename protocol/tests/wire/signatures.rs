@@ -3,11 +3,13 @@
 use proptest::prelude::*;
 
 use orb_protocol::head::SignedHead;
+use orb_protocol::id::FunctionId;
 use orb_protocol::key::{Domain, NodeKey, OwnerKey};
 use orb_protocol::manifest::{Action, Decommission, Manifest, SignedManifest, Verified, Version};
 use orb_protocol::registry::{Merge, Registry};
-use orb_protocol::wire::call::Credential;
+use orb_protocol::wire::call::{Credential, Started};
 use orb_protocol::wire::codec;
+use orb_protocol::wire::extension::Extensions;
 
 use crate::samples;
 
@@ -147,6 +149,30 @@ proptest! {
         prop_assert!(cut.verify_for(&revision).is_err(), "cut");
         let foreign = SignedHead { signature: key.sign(Domain::Manifest, &head.value()).to_vec(), ..head };
         prop_assert!(foreign.verify_for(&revision).is_err(), "made for another purpose");
+    }
+
+    #[test]
+    fn a_started_version_is_proven_by_its_own_revision_only((_, signed) in signed(), thief in key()) {
+        let revision = verified(&signed);
+        let started = |version| Started {
+            version,
+            content_type: "text/plain".to_owned(),
+            idempotent: false,
+            extensions: Extensions::none(),
+        };
+        let right = started(revision.version());
+        prop_assert!(!right.is_proven(&revision.function()), "a mere claim");
+        let proven = right.clone().with_proof(&signed);
+        prop_assert_eq!(proven.is_proven(&revision.function()), !revision.is_tombstone());
+
+        let Version { generation, revision: number } = revision.version();
+        let other = started(Version { generation, revision: number + 1 }).with_proof(&signed);
+        prop_assert!(!other.is_proven(&revision.function()), "another version");
+        let elsewhere = FunctionId::derive(&thief.id(), &revision.manifest().name);
+        prop_assert!(!proven.is_proven(&elsewhere), "another function");
+        let signature = thief.sign(Domain::Manifest, &signed.bytes).to_vec();
+        let forged = right.with_proof(&SignedManifest { signature, ..signed });
+        prop_assert!(!forged.is_proven(&revision.function()), "forged");
     }
 
     #[test]

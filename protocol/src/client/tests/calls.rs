@@ -217,6 +217,22 @@ async fn a_call_never_goes_back_in_revision() {
 }
 
 #[tokio::test]
+async fn a_version_that_a_host_only_claims_turns_the_caller_against_nobody() {
+    let claimed = Version {
+        generation: 9,
+        revision: 9,
+    };
+    let network = network(false, [vec![Act::ClaimAs(claimed), Act::Answer]]).await;
+    assert_eq!(network.call().await.unwrap().report.version, claimed);
+    assert_eq!(network.super_node.state().resolves, 1);
+    // The super node is asked, and has nothing to show for it: other answers are as good as before.
+    assert_eq!(network.call().await.unwrap().report.version.revision, 1);
+    assert_eq!(network.super_node.state().resolves, 2);
+    let seen = network.hosts[0].seen();
+    assert!(seen.calls.iter().all(|call| call.known.revision == 1));
+}
+
+#[tokio::test]
 async fn functions_that_are_not_public_are_called_with_a_credential() {
     let network = network(false, [vec![]]).await;
     let Action::Publish(mut publish) = publish(1) else {

@@ -25,8 +25,10 @@ use crate::wire::{NodeInfo, Reply, Request};
 pub(super) enum Act {
     /// Starts, and answers with the seed of its key, a colon, and the input.
     Answer,
-    /// The same for a version of its own.
+    /// The same for a version of its own, with its owner's word for it.
     AnswerAs(Version),
+    /// The same, and nothing proves that there is such a version.
+    ClaimAs(Version),
     /// Starts, and gives back the input while it comes.
     Echo,
     /// The same, and closes the connection instead of ending the answer.
@@ -223,7 +225,15 @@ impl Shared {
     ) -> Option<()> {
         match act {
             Act::Answer => self.answer_as(self.version(), call, send, recv).await,
-            Act::AnswerAs(version) => self.answer_as(version, call, send, recv).await,
+            Act::AnswerAs(version) => {
+                let input = self.input(call, recv).await?;
+                let revision = super::revision(version.revision, self.idempotent);
+                let started = self.started(version).with_proof(revision.signed());
+                write_message(send, &Reply::ok(&started)).await.ok()?;
+                write_body(send, self.output(&input)).await.ok()?;
+                end(send, None).await
+            }
+            Act::ClaimAs(version) => self.answer_as(version, call, send, recv).await,
             Act::Echo => {
                 self.echo(send, recv).await?;
                 end(send, None).await
@@ -288,9 +298,14 @@ impl Shared {
         send: &mut SendStream,
         recv: &mut RecvStream,
     ) -> Option<()> {
+        let input = self.input(call, recv).await?;
+        self.give(send, version, self.output(&input), None).await
+    }
+
+    async fn input(&self, call: &Call, recv: &mut RecvStream) -> Option<Vec<u8>> {
         let input = BodyReader::new(recv, u64::MAX).read_all().await.ok()?;
         assert!(call.input_len.is_none_or(|len| len == input.len() as u64));
-        self.give(send, version, self.output(&input), None).await
+        Some(input)
     }
 
     async fn echo(&self, send: &mut SendStream, recv: &mut RecvStream) -> Option<()> {
@@ -304,13 +319,16 @@ impl Shared {
     }
 
     async fn start(&self, send: &mut SendStream, version: Version) -> Option<()> {
-        let started = Started {
+        write_message(send, &Reply::ok(&self.started(version))).await.ok()
+    }
+
+    fn started(&self, version: Version) -> Started {
+        Started {
             version,
             content_type: "text/plain".to_owned(),
             idempotent: self.idempotent,
             extensions: Extensions::none(),
-        };
-        write_message(send, &Reply::ok(&started)).await.ok()
+        }
     }
 
     async fn give(
