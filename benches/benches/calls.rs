@@ -1,8 +1,9 @@
 //! Calls through the relay, against bare quinn: direct, and through a naive two-hop stream copy.
 //!
-//! Every server is a process of its own, as in real life. `one in flight` measures latency: pin the
-//! whole run to one core (`taskset -c 0 cargo bench --bench calls`) to keep the cost of waking the other core out
-//! of it. `64 in flight` measures throughput; its time per iteration is the time per call.
+//! Every server is a process of its own, as in real life. `one in flight` measures latency: each sample is
+//! the median (p50) of its calls, timed one by one. Pin the whole run to one core (`taskset -c 0`) to keep the
+//! cost of waking the other core out of it. `64 in flight` measures throughput; its time per iteration is
+//! the time per call.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ use tokio::runtime::Runtime;
 
 /// Calls in flight for throughput: the figure that the README quotes.
 const IN_FLIGHT: u64 = 64;
+/// Calls in a sample for latency, at least: a median of few is none.
+const LATENCY_CALLS_MIN: u64 = 64;
 /// The payload of an ordinary small request.
 const PAYLOAD: &[u8] = br#"{"name":"world","numbers":[1,2,3]}"#;
 const JAVASCRIPT: &str =
@@ -96,6 +99,18 @@ impl Targets {
         Ok(())
     }
 
+    /// The median time of so many requests, one after the other.
+    async fn median(&self, target: Target, count: u64) -> Result<Duration> {
+        let mut times = Vec::new();
+        for _ in 0..count {
+            let started = Instant::now();
+            self.one(target).await?;
+            times.push(started.elapsed());
+        }
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().context("at least one call")
+    }
+
     /// `count` requests, [`IN_FLIGHT`] at a time, each worker a task of its own.
     async fn many(self: &std::sync::Arc<Self>, target: Target, count: u64) -> Result<Duration> {
         let started = Instant::now();
@@ -140,8 +155,12 @@ fn latency(criterion: &mut Criterion, runtime: &Runtime, targets: &Targets) {
     let mut group = criterion.benchmark_group("call, one in flight");
     for (name, target) in TARGETS {
         group.bench_function(name, |b| {
-            b.to_async(runtime)
-                .iter(|| async { targets.one(target).await.expect("the server answers") });
+            b.iter_custom(|count| {
+                let median = runtime
+                    .block_on(targets.median(target, count.max(LATENCY_CALLS_MIN)))
+                    .expect("the server answers");
+                median.mul_f64(count as f64)
+            });
         });
     }
     group.finish();
