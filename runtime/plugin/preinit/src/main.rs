@@ -22,7 +22,10 @@ fn main() -> Result<()> {
     let (context, instrumented) = wizer.instrument(&wasm)?;
     let mut initialized = initialize(&instrumented)?;
     let snapshot = block_on(wizer.snapshot(&context, &mut initialized))?;
-    std::fs::write(format!("{output}.b3"), format!("{}\n", blake3::hash(&snapshot).to_hex()))?;
+    std::fs::write(
+        format!("{output}.b3"),
+        format!("{}\n", blake3::hash(&snapshot).to_hex()),
+    )?;
     std::fs::write(output, snapshot)?;
     Ok(())
 }
@@ -44,20 +47,26 @@ fn initialize(wasm: &[u8]) -> Result<Initialized> {
     if let Some(start) = instance.get_func(&mut store, "_initialize") {
         start.call(&mut store, &[], &mut [])?;
     }
-    instance.get_typed_func::<(), ()>(&mut store, INITIALIZE)?.call(&mut store, ())?;
+    instance
+        .get_typed_func::<(), ()>(&mut store, INITIALIZE)?
+        .call(&mut store, ())?;
     Ok(Initialized { store, instance })
 }
 
 /// What the C library asks for before the first JavaScript runs.
 fn provide_wasi(linker: &mut Linker<()>) -> Result<()> {
     const WASI: &str = "wasi_snapshot_preview1";
-    linker.func_wrap(WASI, "environ_sizes_get", |caller: Caller<'_, ()>, count: u32, size: u32| {
-        write(caller, &[(count, &[0; 4]), (size, &[0; 4])])
-    })?;
+    linker.func_wrap(
+        WASI,
+        "environ_sizes_get",
+        |caller: Caller<'_, ()>, count: u32, size: u32| write(caller, &[(count, &[0; 4]), (size, &[0; 4])]),
+    )?;
     linker.func_wrap(WASI, "environ_get", |_: u32, _: u32| 0_u32)?;
-    linker.func_wrap(WASI, "clock_time_get", |caller: Caller<'_, ()>, _: u32, _: u64, at: u32| {
-        write(caller, &[(at, &[0; 8])])
-    })?;
+    linker.func_wrap(
+        WASI,
+        "clock_time_get",
+        |caller: Caller<'_, ()>, _: u32, _: u64, at: u32| write(caller, &[(at, &[0; 8])]),
+    )?;
     linker.func_wrap(WASI, "random_get", |caller: Caller<'_, ()>, at: u32, len: u32| {
         write(caller, &[(at, &vec![0; len as usize])])
     })?;
