@@ -40,13 +40,22 @@ pub(crate) fn write(template: Template, name: &Name, folder: &Path) -> Result<Ve
         }
         other => other.map_err(|error| failed(folder, &error))?,
     }
+    if let Err(failure) = fill(template, name, folder) {
+        // The folder is ours, and half of one is in the way of the next attempt.
+        let _ = fs::remove_dir_all(folder);
+        return Err(failure);
+    }
+    Ok(template.iter().map(|(file, _)| (*file).to_owned()).collect())
+}
+
+fn fill(template: Template, name: &Name, folder: &Path) -> Result<(), Failure> {
     for (file, text) in template {
         let path = folder.join(file);
         let made = path.parent().map_or(Ok(()), fs::create_dir_all);
         made.and_then(|()| fs::write(&path, filled_in(file, text, name)))
             .map_err(|error| failed(&path, &error))?;
     }
-    Ok(template.iter().map(|(file, _)| (*file).to_owned()).collect())
+    Ok(())
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {
@@ -96,6 +105,17 @@ mod tests {
         );
         let cargo = fs::read_to_string(folder.path().join("2.sums/Cargo.toml")).unwrap();
         assert!(cargo.contains("name = \"fn-2-sums\""), "{cargo}");
+    }
+
+    #[test]
+    fn what_cannot_be_made_whole_is_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("hello");
+        // The second file would lie below the first one.
+        let impossible: Template = &[("orb.toml", "schema = 1"), ("orb.toml/below", "")];
+        let failure = write(impossible, &"hello".parse().unwrap(), &at).unwrap_err();
+        assert_eq!(failure.exit, 1);
+        assert!(!at.exists());
     }
 
     #[test]

@@ -40,6 +40,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::config::SuperConfig;
+use crate::failure::Failure;
 use crate::shutdown::Shutdown;
 use crate::store::blocking;
 use crate::store::datadir::{DataDir, Role};
@@ -80,8 +81,22 @@ pub(crate) struct SuperNode {
 /// What kept it from starting, or from ending in order. While it runs it outlives every error.
 pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::Result<()> {
     let path = config.data.clone();
+    // Before anything is made: a port that is taken leaves the folder as it was.
+    probe(config.listen)?;
     let (dir, storage, driver) = blocking(move || open(&path)).await?;
-    let endpoint = bind(&config, &dir)?;
+    let endpoint = match bind(&config, &dir) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            // Nothing was served: to the next start this was a stop in order.
+            blocking(move || {
+                storage.close()?;
+                dir.close()?;
+                anyhow::Ok(())
+            })
+            .await?;
+            return Err(error);
+        }
+    };
     let connections = Connections::new(config.address_connections_max);
     let node = Arc::new(SuperNode {
         endpoint: endpoint.clone(),
@@ -114,6 +129,14 @@ fn open(path: &std::path::Path) -> anyhow::Result<(DataDir, Storage, Arc<Driver>
     Ok((dir, storage, driver))
 }
 
+/// Fails if an address that was asked for cannot be bound now.
+fn probe(listen: SocketAddr) -> Result<(), BindError> {
+    let bound = UdpSocket::bind(listen);
+    bound
+        .map(drop)
+        .map_err(|source| BindError::Address { addr: listen, source })
+}
+
 /// Binds the port that was asked for, or the one that was chosen for `:0` at the first start.
 fn bind(config: &SuperConfig, dir: &DataDir) -> anyhow::Result<Endpoint> {
     let mut listen = config.listen;
@@ -138,13 +161,13 @@ fn bind(config: &SuperConfig, dir: &DataDir) -> anyhow::Result<Endpoint> {
 fn explain(error: BindError, kept: bool) -> anyhow::Error {
     let in_use =
         matches!(&error, BindError::Address { source, .. } if source.kind() == io::ErrorKind::AddrInUse);
-    let error = anyhow::Error::from(error);
     if in_use && kept {
-        return error.context(
-            "the port that this super node has had so far is taken: end what uses it, or choose another with --listen",
-        );
+        let message = format!("this super node keeps the port that it has had so far: {error}");
+        return Failure::local(message)
+            .help("end what uses that port, or name another one with --listen")
+            .into();
     }
-    error
+    error.into()
 }
 
 /// The address to dial for what is bound at `local`: an unspecified one stands for the interface that

@@ -798,14 +798,20 @@ async fn a_folder_and_a_port_have_one_super_node() {
         .parse()
         .unwrap();
     let _squatter = std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap();
-    let error = super::run(super::testing::config(data.path()), shutdown)
+    let error = super::run(super::testing::config(data.path()), shutdown.clone())
         .await
         .unwrap_err();
     let error = format!("{error:#}");
     assert!(
-        error.contains("had so far is taken") && error.contains(&port.to_string()),
+        error.contains("had so far") && error.contains(&port.to_string()),
         "{error}"
     );
+    // Nothing was served, so that the next start has nothing to check.
+    assert_eq!(std::fs::read_to_string(data.path().join("lock")).unwrap(), "");
+    let mut config = super::testing::config(&data.path().join("new"));
+    config.listen.set_port(port);
+    super::run(config, shutdown).await.unwrap_err();
+    assert!(!data.path().join("new").exists(), "nothing was made");
 }
 
 #[test]
