@@ -5,7 +5,7 @@
 //!    by orb-runtime's emitter. A WebAssembly file is taken as it is.
 //! 3. What comes out is admitted as a host admits it.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -212,13 +212,17 @@ fn read(project: &Project, path: &Path, key: &str, len_max: u64) -> Result<Vec<u
 }
 
 fn read_file(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
-    let length = std::fs::metadata(path)?.len();
-    if length > len_max {
+    // What a file says of its length need not be true: devices and pipes have none.
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(len_max + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > len_max {
         return Err(io::Error::other(format!(
-            "it has {length} bytes, and at most {len_max} are taken"
+            "it is longer than the {len_max} bytes that are taken"
         )));
     }
-    std::fs::read(path)
+    Ok(bytes)
 }
 
 fn unreadable(path: &Path, error: &io::Error, more: &str) -> Failure {
@@ -307,6 +311,8 @@ mod tests {
             failure.message.contains("a.wasm: this is not WebAssembly"),
             "{failure}"
         );
+        let failure = built("wasm = \"/dev/zero\"", &[]).await.unwrap_err();
+        assert!(failure.message.contains("is longer than"), "{failure}");
         let failure = built("wasm = \"a.wasm\"", &[]).await.unwrap_err();
         assert!(failure.message.contains("build it first"), "{failure}");
         let failure = built("main = \"index.js\"", &[]).await.unwrap_err();

@@ -1,5 +1,6 @@
 //! TOML files: typed, and an error names the line and the key.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -68,13 +69,15 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
         path: path.to_owned(),
         error,
     };
-    if std::fs::metadata(path).map_err(failed)?.len() > FILE_LEN_MAX {
+    let mut text = String::new();
+    // What a file says of its length need not be true: devices and pipes have none.
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_LEN_MAX + 1).read_to_string(&mut text))
+        .map_err(failed)?;
+    if text.len() as u64 > FILE_LEN_MAX {
         return Err(FileError::TooLong(path.to_owned()));
     }
-    parse(
-        &path.display().to_string(),
-        &std::fs::read_to_string(path).map_err(failed)?,
-    )
+    parse(&path.display().to_string(), &text)
 }
 
 /// Reads a typed file's text; `file` is what it is called in errors.
@@ -133,5 +136,7 @@ mod tests {
         let error = read::<Example>(Path::new("/nowhere/a.toml")).unwrap_err();
         assert!(error.to_string().starts_with("cannot read /nowhere/a.toml: "));
         assert_eq!(Failure::from(error).exit, 2);
+        let error = read::<Example>(Path::new("/dev/zero")).unwrap_err();
+        assert!(error.to_string().contains("is longer than"), "{error}");
     }
 }
