@@ -177,7 +177,7 @@ impl From<anyhow::Error> for Failure {
 
 impl Failure {
     /// A daemon's folder that it cannot use.
-    fn data_folder(error: &DataDirError) -> Self {
+    pub(crate) fn data_folder(error: &DataDirError) -> Self {
         let message = error.to_string();
         match error {
             DataDirError::Newer { .. } => Self::from(Fault::new(FaultKind::VersionMismatch, message))
@@ -189,7 +189,10 @@ impl Failure {
             DataDirError::InUse { .. } => {
                 Self::local(message).help("stop the other daemon, or name another folder with --data")
             }
-            DataDirError::Io { .. } | DataDirError::Key(_) => Self::local(message),
+            DataDirError::Io { .. } => Self::local(message).help(
+                "give it room on the disk and this user's permission, or name another folder with --data",
+            ),
+            DataDirError::Key(_) => Self::local(message),
         }
     }
 }

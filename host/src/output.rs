@@ -123,11 +123,12 @@ impl Output {
             let _ = self.print(&failure.to_json());
         }
         let head = self.paint_err(Tone::Bad, "error:");
-        let mut lines = failure.message.lines();
-        self.note(&format!("{head} {}", lines.next().unwrap_or_default()));
         if self.json {
+            self.note(&format!("{head} {}", on_one_line(&failure.message)));
             return;
         }
+        let mut lines = failure.message.lines();
+        self.note(&format!("{head} {}", lines.next().unwrap_or_default()));
         lines.for_each(|line| self.note(line));
         if let Some(stack) = &failure.stack {
             stack
@@ -136,6 +137,18 @@ impl Output {
         }
         let help = self.paint_err(Tone::Strong, " help:");
         self.note(&format!("{help} {}", failure.help));
+    }
+}
+
+/// A message's first line; if that is only a heading, what stands below it too.
+fn on_one_line(message: &str) -> String {
+    match message.split_once('\n') {
+        Some((first, rest)) if first.trim_end().ends_with(':') => {
+            let rest: Vec<&str> = rest.lines().map(str::trim).collect();
+            format!("{first} {}", rest.join("; "))
+        }
+        Some((first, _)) => first.to_owned(),
+        None => message.to_owned(),
     }
 }
 
@@ -210,6 +223,19 @@ mod tests {
     fn colours_only_where_there_is_a_terminal() {
         assert_eq!(plain().paint(Tone::Good, "ok"), "ok");
         assert_eq!(plain().paint_err(Tone::Good, "ok"), "\x1b[32mok\x1b[0m");
+    }
+
+    #[test]
+    fn a_heading_takes_what_it_announces_on_its_line() {
+        assert_eq!(
+            on_one_line("none can be used:\n  a: silent\n  b: silent"),
+            "none can be used: a: silent; b: silent"
+        );
+        assert_eq!(
+            on_one_line("index.js:2:1: what?\n  2 | )\n    | ^"),
+            "index.js:2:1: what?"
+        );
+        assert_eq!(on_one_line("plain"), "plain");
     }
 
     #[test]

@@ -288,11 +288,11 @@ impl StaleCaller {
     }
 }
 
-pub(crate) fn endpoint() -> Endpoint {
+fn endpoint() -> Endpoint {
     Endpoint::bind(EndpointConfig::client(NodeKey::from_seed(random()))).unwrap()
 }
 
-pub(crate) fn super_node(network: &Network) -> NodeAddr {
+fn super_node(network: &Network) -> NodeAddr {
     let (id, socket) = network.address.split_once('@').unwrap();
     NodeAddr {
         id: id.parse().unwrap(),

@@ -1,5 +1,8 @@
 //! What a command works with: where to print, whose keys, which super nodes.
 
+use std::sync::OnceLock;
+use std::time::Duration;
+
 use clap::Args;
 use orb_protocol::client::{Client, SuperAddr};
 
@@ -8,6 +11,9 @@ use crate::failure::Failure;
 use crate::home::Home;
 use crate::local_sandbox::LocalSandbox;
 use crate::output::Output;
+
+/// How long a command may take to say goodbye: one packet to each peer, which goes out at once.
+const GOODBYE_MAX: Duration = Duration::from_millis(20);
 
 /// What a publisher shows to a super node that lets in only whom it has invited.
 #[derive(Debug, Clone, Default, Args)]
@@ -26,8 +32,10 @@ pub(crate) struct Context {
     pub(crate) home: Home,
     /// What builds and runs here.
     pub(crate) sandbox: LocalSandbox,
-    /// As flags or the environment say.
-    supers: Vec<SuperAddr>,
+    /// What flags and the environment say.
+    globals: Globals,
+    /// The connection to the network, once there is one.
+    client: OnceLock<Client>,
 }
 
 impl Context {
@@ -42,7 +50,8 @@ impl Context {
             out,
             sandbox: LocalSandbox::new(home.cache()).telling(out),
             home,
-            supers: globals.supers.clone(),
+            globals: globals.clone(),
+            client: OnceLock::new(),
         })
     }
 
@@ -52,11 +61,10 @@ impl Context {
     /// When none is named, or `config.toml` is wrong.
     pub(crate) fn supers(&self) -> Result<Vec<SuperAddr>, Failure> {
         let settings = self.home.settings()?;
-        let supers = if self.supers.is_empty() {
-            settings.supers
-        } else {
-            self.supers.clone()
-        };
+        let mut supers = self.globals.supers()?;
+        if supers.is_empty() {
+            supers = settings.supers;
+        }
         if !supers.is_empty() {
             return Ok(supers);
         }
@@ -91,6 +99,17 @@ impl Context {
             .super_nodes(self.supers()?)
             .owner_key(Some(self.home.owner_key()?))
             .invite(invite.unwrap_or_default());
-        Ok(builder.connect().await?)
+        let client = builder.connect().await?;
+        Ok(self.client.get_or_init(|| client).clone())
+    }
+
+    /// Tells the peers that this command is done with them. They would find out by themselves, but
+    /// only after many seconds, in which a super node counts the connection among those of this
+    /// address, and a host that is to end waits for it.
+    pub(crate) async fn say_goodbye(&self) {
+        if let Some(client) = self.client.get() {
+            // Whether all of them have heard it is not worth a person's time.
+            let _ = tokio::time::timeout(GOODBYE_MAX, client.clone().close()).await;
+        }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) struct Globals {
         value_delimiter = ',',
         help_heading = "Global options"
     )]
-    supers: Vec<SuperAddr>,
+    supers: Vec<String>,
     /// Folder of keys, aliases and published artifacts [default: the XDG data folder `orb`]
     #[arg(
         long,
@@ -89,6 +89,24 @@ pub(crate) struct Globals {
         help_heading = "Global options"
     )]
     home: Option<PathBuf>,
+}
+
+impl Globals {
+    /// The super nodes that flag or environment name. They are read when they are needed, so that a
+    /// wrong one keeps nobody from what needs none, `orb doctor` above all. Empty ones are none, as in
+    /// `ORB_SUPER=$(cat not-there-yet)`.
+    fn supers(&self) -> Result<Vec<SuperAddr>, Failure> {
+        let named = self.supers.iter().map(|text| text.trim());
+        named
+            .filter(|text| !text.is_empty())
+            .map(|text| {
+                text.parse().map_err(|error| {
+                    Failure::usage(format!("in --super or ORB_SUPER: {error}"))
+                        .help("it is in the file `address` of the super node's data folder")
+                })
+            })
+            .collect()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,11 +138,17 @@ impl Command {
         // Daemons have keys of their own, and need no home.
         match self {
             Self::Super(command) => return command.execute().await,
-            Self::Node(command) => return command.execute(&globals.supers).await,
+            Self::Node(command) => return command.execute(&globals.supers()?).await,
             Self::Demo(command) => return command.execute(Output::new(globals.json)).await,
             _ => {}
         }
         let context = &Context::new(globals)?;
+        let result = self.execute_in(context).await;
+        context.say_goodbye().await;
+        result
+    }
+
+    async fn execute_in(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::New(command) => command.execute(context),
             Self::Build(command) => command.execute(context).await,

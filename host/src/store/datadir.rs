@@ -49,7 +49,7 @@ impl fmt::Display for Role {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
     /// The disk or its permissions.
-    #[error("the data folder's {} cannot be {doing}: {source}", path.display())]
+    #[error("data folder: {} cannot be {doing}: {source}", path.display())]
     Io {
         /// Which file or folder.
         path: PathBuf,

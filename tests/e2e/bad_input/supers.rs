@@ -23,6 +23,27 @@ fn an_address_that_is_none() {
     }
     let orb = Orb::new();
     orb.run(["list", "--json"]).fails(2, "usage").says(&["ORB_SUPER"]);
+    // An empty one is none.
+    Orb::at("")
+        .run(["list", "--json"])
+        .fails(2, "usage")
+        .says(&["no super node is named"]);
+}
+
+#[test]
+fn a_wrong_address_is_in_nobodys_way_who_needs_none() {
+    let orb = Orb::at("nonsense");
+    orb.run(["id", "--json"]).ok();
+    let doctor = orb.run(["doctor", "--json"]);
+    assert_eq!(doctor.code, 1, "{doctor}");
+    let told: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let names_it = |check: &serde_json::Value| {
+        check["state"] == "wrong"
+            && check["detail"]
+                .as_str()
+                .is_some_and(|text| text.contains("nonsense"))
+    };
+    assert!(told["checks"].as_array().unwrap().iter().any(names_it), "{told}");
 }
 
 #[test]

@@ -198,6 +198,6 @@ pub(super) fn data_folder(folder: &Path) -> Check {
             format!("{} is empty", folder.display()),
             "name the folder that a daemon was given with --data",
         ),
-        Err(error) => Check::wrong(name, error.to_string(), ""),
+        Err(error) => Check::failed(name, &Failure::data_folder(&error)),
     }
 }
