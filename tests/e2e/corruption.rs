@@ -1,33 +1,118 @@
 //! Artifacts that change on a disk: noticed, fetched again, never run.
 
 use std::fs;
+use std::path::PathBuf;
 
-use orb_tests::{Network, Project, eventually, guest};
+use orb_tests::{Network, Orb, Project, eventually, guest};
 
 #[test]
-fn a_replaced_artifact_on_a_hosts_disk_is_noticed_and_fetched_again() {
+fn an_artifact_that_changed_on_a_hosts_disk_is_noticed_and_fetched_again() {
     let mut network = Network::start(1);
     let orb = network.user();
-    let deployed = Project::wasm("good", &guest::say("good")).deploy(&orb);
-    let artifact = deployed["artifact"].as_str().unwrap().to_owned();
-    assert_eq!(orb.run(["call", "good", "null"]).text(), "good");
-    network.hosts[0].stop();
-
+    let evil = network.user();
+    let js = Project::js("js", "export default () => 'evil';");
+    js.deploy(&evil);
+    let evil_js = fs::read(js.artifact()).unwrap();
     // Not noise but a whole other program: only its hash tells.
-    let file = network
-        .object(&network.host_data(0), &artifact)
-        .expect("the host holds the artifact");
-    fs::write(&file, guest::say("evil")).unwrap();
+    let cases = [
+        Case::publish(
+            &orb,
+            Project::wasm("replaced", &guest::say("good")),
+            Some(guest::say("evil")),
+        ),
+        Case::publish(
+            &orb,
+            Project::js("script", "export default () => 'good';"),
+            Some(evil_js),
+        ),
+        Case::publish(
+            &orb,
+            Project::wasm("cut", &guest::padded(guest::say("good"), 9)),
+            Some(guest::say("good")),
+        ),
+        Case::publish(
+            &orb,
+            Project::wasm("gone", &guest::padded(guest::say("good"), 8)),
+            None,
+        ),
+    ];
+    network.hosts[0].stop();
+    for case in &cases {
+        case.spoil(&network);
+    }
     network.hosts[0].start();
-    let answer = eventually("the host answers", || {
-        let call = orb.run(["call", "good", "null"]);
-        (call.code == 0).then_some(call.stdout)
+    for case in &cases {
+        let answer = eventually("the host answers", || {
+            let call = orb.run(["call", &case.function, "null"]);
+            (call.code == 0).then(|| String::from_utf8(call.stdout).unwrap())
+        });
+        assert_eq!(answer.trim().trim_matches('"'), "good", "{}", case.function);
+        assert_eq!(case.on_disk(&network), case.right, "{}", case.function);
+        // What was wrong is kept for the operator to look at.
+        if let Some(wrong) = &case.wrong {
+            let damaged = network.host_data(0).join("objects/damaged").join(&case.artifact);
+            assert_eq!(&fs::read(damaged).unwrap(), wrong, "{}", case.function);
+        }
+    }
+}
+
+#[test]
+fn an_artifact_that_changes_below_a_running_host_is_never_run() {
+    let network = Network::start(1);
+    let orb = network.user();
+    let case = Case::publish(
+        &orb,
+        Project::wasm("running", &guest::say("good")),
+        Some(guest::say("evil")),
+    );
+    case.spoil(&network);
+    for _ in 0..5 {
+        let answer = orb.run(["call", "running", "null"]);
+        assert_ne!(answer.stdout, b"evil");
+    }
+    eventually("the host answers", || {
+        let call = orb.run(["call", "running", "null"]);
+        (call.code == 0).then(|| assert_eq!(call.stdout, b"good"))
     });
-    assert_eq!(String::from_utf8(answer).unwrap(), "good");
-    let file = network
-        .object(&network.host_data(0), &artifact)
-        .expect("the host holds the artifact again");
-    assert_eq!(fs::read(file).unwrap(), guest::say("good"));
+}
+
+/// A function whose artifact is spoilt on the first host's disk.
+struct Case {
+    function: String,
+    artifact: String,
+    right: Vec<u8>,
+    /// What the file holds instead; `None` if it is gone.
+    wrong: Option<Vec<u8>>,
+}
+
+impl Case {
+    #[track_caller]
+    fn publish(orb: &Orb, project: Project, wrong: Option<Vec<u8>>) -> Self {
+        let deployed = project.deploy(orb);
+        Self {
+            function: project.name().to_owned(),
+            artifact: deployed["artifact"].as_str().unwrap().to_owned(),
+            right: fs::read(project.artifact()).unwrap(),
+            wrong,
+        }
+    }
+
+    fn spoil(&self, network: &Network) {
+        let file = self.file(network);
+        match &self.wrong {
+            Some(bytes) => fs::write(file, bytes).unwrap(),
+            None => fs::remove_file(file).unwrap(),
+        }
+    }
+
+    fn on_disk(&self, network: &Network) -> Vec<u8> {
+        fs::read(self.file(network)).unwrap()
+    }
+
+    fn file(&self, network: &Network) -> PathBuf {
+        let file = network.object(&network.host_data(0), &self.artifact);
+        file.expect("the host holds the artifact")
+    }
 }
 
 #[test]

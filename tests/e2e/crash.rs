@@ -38,11 +38,13 @@ fn a_super_node_killed_during_deploys_has_all_that_was_acknowledged_and_nothing_
     let orb = network.user();
     let project = Project::wasm("big", &guest::say("0"));
     let mut acknowledged = BTreeMap::new();
-    // From before the first byte arrives until after the acknowledgement, in steps.
-    for delay_ms in [5, 20, 35, 50, 65, 80, 110, 150, 200, 300] {
+    let mut cut_off = 0;
+    // From before the first byte arrives until after the acknowledgement, in steps; the last one waits
+    // for it, so that there is one on any machine.
+    for delay_ms in [5, 20, 35, 50, 65, 80, 110, 150, 200, 300, u64::MAX] {
         project.edit(guest::padded(guest::say("more"), 4 << 20));
-        let deploy = orb.start_in(project.path(), ["deploy", "--no-wait", "--json"]);
-        std::thread::sleep(Duration::from_millis(delay_ms));
+        let mut deploy = orb.start_in(project.path(), ["deploy", "--no-wait", "--json"]);
+        deploy.wait_at_most(Duration::from_millis(delay_ms));
         network.super_node.kill();
         let deploy = deploy.kill_after(Duration::from_secs(2));
         network.restart_super();
@@ -52,6 +54,8 @@ fn a_super_node_killed_during_deploys_has_all_that_was_acknowledged_and_nothing_
                 deployed["revision"].as_u64().unwrap(),
                 deployed["artifact"].as_str().unwrap().to_owned(),
             );
+        } else {
+            cut_off += 1;
         }
         check_objects(&network.super_data().join("objects"));
         if let Some((last, _)) = acknowledged.last_key_value() {
@@ -72,6 +76,8 @@ fn a_super_node_killed_during_deploys_has_all_that_was_acknowledged_and_nothing_
             }
         }
     }
+    assert!(cut_off > 0, "no deploy was cut off");
+    assert!(!acknowledged.is_empty(), "no deploy was acknowledged");
     // The folder works as if nothing had happened.
     project.edit(guest::say("at last"));
     project.deploy_with(&orb, &["--no-wait"]);

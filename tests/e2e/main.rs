@@ -6,6 +6,7 @@ mod bad_input;
 mod bodies;
 mod corruption;
 mod crash;
+mod half_upload;
 mod javascript;
 mod life_cycle;
 mod peers;

@@ -288,11 +288,11 @@ impl StaleCaller {
     }
 }
 
-fn endpoint() -> Endpoint {
+pub(crate) fn endpoint() -> Endpoint {
     Endpoint::bind(EndpointConfig::client(NodeKey::from_seed(random()))).unwrap()
 }
 
-fn super_node(network: &Network) -> NodeAddr {
+pub(crate) fn super_node(network: &Network) -> NodeAddr {
     let (id, socket) = network.address.split_once('@').unwrap();
     NodeAddr {
         id: id.parse().unwrap(),

@@ -198,12 +198,17 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for its end, and kills it if that does not come in time.
-    pub fn kill_after(mut self, time: Duration) -> Ended {
+    /// Waits for its end, but no longer than this.
+    pub fn wait_at_most(&mut self, time: Duration) {
         let start = Instant::now();
         while self.is_running() && start.elapsed() < time {
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits for its end, and kills it if that does not come in time.
+    pub fn kill_after(mut self, time: Duration) -> Ended {
+        self.wait_at_most(time);
         self.kill()
     }
 
