@@ -38,6 +38,7 @@ fn kind(fault: &GuestFault) -> FaultKind {
         GuestFault::Compile { .. } => FaultKind::CompileLimit,
         GuestFault::Refused { .. } => FaultKind::Refused,
         GuestFault::Artifact { .. } => FaultKind::Unverified,
+        GuestFault::Lost { .. } => FaultKind::HostLost,
         GuestFault::Internal { .. } => FaultKind::Internal,
     }
 }
@@ -104,6 +105,9 @@ fn help(fault: &GuestFault) -> String {
         GuestFault::Artifact { .. } => {
             "nothing of it was run; the host fetches the artifact again, other hosts may have a good one"
                 .to_owned()
+        }
+        GuestFault::Lost { .. } => {
+            "the call may have run: call again if that does no harm, or make the function idempotent".to_owned()
         }
         GuestFault::Internal { .. } => "see the log of the host; another host may do better".to_owned(),
     }

@@ -24,6 +24,12 @@ pub(crate) struct Call<'a, E> {
 }
 
 impl<E: FnMut(Event) + Send> Call<'_, E> {
+    /// Says that the guest is about to be entered.
+    pub(crate) fn started(self) -> Self {
+        (self.on_event)(Event::Started);
+        self
+    }
+
     /// Runs a WASI command.
     pub(crate) async fn command(self, command: &Command, input: Input) -> Result<(), GuestFault> {
         let stdio = Stdio::new(input, StdoutIs::Answer, &self.limits);

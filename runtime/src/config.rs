@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::AdmissionLimits;
 
 /// What a host gives to the sandbox as a whole. Each default states its origin.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxConfig {
     /// Where compiled modules are kept, with the key that authenticates them; `None` keeps them
     /// in memory only. The folder is made when it is missing and must belong to this node alone.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::Limits;
+use crate::{Limits, Work};
 
 /// A file of WebAssembly bytes and the hash that it must have.
 ///
@@ -67,4 +67,17 @@ pub struct Job {
     pub limits: Limits,
     /// What it works on.
     pub input: Input,
+}
+
+impl Job {
+    /// What to run, and the call itself.
+    #[must_use]
+    pub fn split(self) -> (Artifact, Work) {
+        let work = Work {
+            context: self.context,
+            limits: self.limits,
+            input: self.input,
+        };
+        (self.artifact, work)
+    }
 }

@@ -140,6 +140,13 @@ pub enum GuestFault {
         /// What is wrong with it.
         message: String,
     },
+    /// The host's fault: the process that ran the guest ended before the guest did. If the call was
+    /// started, part of it may have been done.
+    #[error("the process that ran the function was lost: {message}")]
+    Lost {
+        /// What became of it.
+        message: String,
+    },
     /// The host's fault.
     #[error("the host failed: {message}")]
     Internal {

@@ -1,17 +1,15 @@
-//! The sandbox: runs jobs.
+//! The whole sandbox in one process: a library of code, and a machine that runs it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
-use wasmtime::Engine;
-
-use crate::cache::DiskCache;
-use crate::call::{self, Call};
+use crate::call;
 use crate::guest::Guest;
 use crate::javy::{self, Compiled};
-use crate::program::{Command, JavaScriptEngine, Program, Programs, Script};
+use crate::library::Library;
+use crate::machine::{Machine, before, deadline};
+use crate::program::{Linked, Program};
 use crate::wasi::stdio::{Stdio, StdoutIs};
 use crate::{
     Artifact, Event, Features, GuestFault, Input, Job, Kind, Limits, Outcome, SandboxConfig, engine,
@@ -21,15 +19,17 @@ use crate::{
 const COMPILE_FUEL: u64 = 1_000_000_000_000;
 
 /// Runs jobs, each in a fresh instance. Clones are handles on the same sandbox.
+///
+/// It compiles in this very process: for tools that run what their own user built. A host that
+/// runs strangers' functions has the two halves in processes of their own.
 #[derive(Clone)]
 pub struct Sandbox {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    engine: Engine,
-    programs: Arc<Programs>,
-    slots: Semaphore,
+    machine: Machine,
+    library: Arc<Library<Program>>,
     config: SandboxConfig,
 }
 
@@ -87,24 +87,14 @@ impl Sandbox {
     ///
     /// When the machine does not give the address space, or the cache folder can't be written.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
-        let engine = engine::build(&config).map_err(SandboxError::Engine)?;
-        let disk = config.cache_dir.as_ref().map(|path| {
-            let fingerprint = engine::fingerprint(&engine, &config.admission);
-            DiskCache::open(path, fingerprint, config.disk_cache_bytes_max).map_err(|error| {
-                SandboxError::Cache {
-                    path: path.clone(),
-                    error,
-                }
-            })
-        });
-        let programs = Programs::new(&engine, disk.transpose()?, &config).map_err(SandboxError::Engine)?;
-        let slots = Semaphore::new(config.instances_max.max(1) as usize);
-        let programs = Arc::new(programs);
+        let machine = Machine::new(&config)?;
+        let linker = machine.clone();
+        let finish = Box::new(move |code| linker.load(&code));
+        let library = Library::in_process(&config, machine.engine(), finish)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                engine,
-                programs,
-                slots,
+                machine,
+                library,
                 config,
             }),
         })
@@ -119,9 +109,9 @@ impl Sandbox {
     /// [`GuestFault::Internal`].
     pub async fn prepare(&self, artifact: &Artifact) -> Result<Prepared, GuestFault> {
         let began = Instant::now();
-        let kind = match self.ready(artifact).await? {
-            Ready::Command(_) => Kind::Command,
-            Ready::Script(_, script) => script.kind(),
+        let kind = match self.ready(artifact).await?.0 {
+            Linked::Script(script) => script.kind.into(),
+            Linked::Command(_) | Linked::Engine(_) => Kind::Command,
         };
         Ok(Prepared {
             kind,
@@ -142,7 +132,7 @@ impl Sandbox {
 
     /// Drops what is kept for an artifact, in memory and on disk. Calls that run it go on.
     pub fn forget(&self, hash: &[u8; 32]) {
-        self.inner.programs.forget(hash);
+        self.inner.library.forget(hash);
     }
 
     /// What this sandbox is made of, for people who ask.
@@ -154,9 +144,9 @@ impl Sandbox {
             pagemap_scan: engine::pagemap_scan(),
             instances_max: self.inner.config.instances_max,
             memory_bytes_ceiling: self.inner.config.memory_bytes_ceiling,
-            compiled_bytes_in_memory: self.inner.programs.bytes_in_memory(),
-            modules_compiled: self.inner.programs.compiled(),
-            compiled_files_rejected: self.inner.programs.rejected(),
+            compiled_bytes_in_memory: self.inner.library.bytes_in_memory(),
+            modules_compiled: self.inner.library.compiled(),
+            compiled_files_rejected: self.inner.library.rejected(),
         }
     }
 
@@ -171,7 +161,8 @@ impl Sandbox {
         file_name: &str,
     ) -> Result<Compiled, CompileJavaScriptError> {
         let host = CompileJavaScriptError::Host;
-        let engine = self.inner.programs.javascript().await.map_err(host)?;
+        self.inner.library.javascript().await.map_err(host)?;
+        let engine = self.inner.machine.javascript().map_err(host)?;
         let limits = Limits {
             fuel: COMPILE_FUEL,
             memory_bytes: self.inner.config.memory_bytes_ceiling,
@@ -179,7 +170,7 @@ impl Sandbox {
         };
         let stdio = Stdio::new(Input::default(), StdoutIs::Log, &limits);
         let guest = Guest::new(file_name.to_owned(), stdio, &limits);
-        let mut store = call::new_store(&self.inner.engine, guest).map_err(host)?;
+        let mut store = call::new_store(self.inner.machine.engine(), guest).map_err(host)?;
         let instance = engine
             .instantiate(&mut store)
             .await
@@ -194,107 +185,23 @@ impl Sandbox {
         outcome: &mut Outcome,
     ) -> Result<(), GuestFault> {
         let arrived = Instant::now();
-        let deadline = job.context.deadline.and_then(|left| arrived.checked_add(left));
-        self.check(&job)?;
-        let ready = before(deadline, self.ready(&job.artifact)).await??;
+        let deadline = deadline(&job.context, arrived);
+        let (artifact, work) = job.split();
+        self.inner.machine.check(&work)?;
+        let program = before(deadline, self.ready(&artifact)).await??;
         outcome.time_compile = arrived.elapsed();
-        let input = match &ready {
-            Ready::Script(_, script) if script.kind == javy::Kind::Function => {
-                let whole = call::collect(job.input, job.limits.input_bytes);
-                Input::Whole(before(deadline, whole).await??)
-            }
-            _ => job.input,
-        };
-        let queued = Instant::now();
-        let _place = match self.inner.slots.try_acquire() {
-            Ok(place) => place,
-            Err(_) => before(deadline, self.inner.slots.acquire())
-                .await?
-                .map_err(|_| closed())?,
-        };
-        outcome.time_queued = queued.elapsed();
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(GuestFault::Deadline);
-        }
-        on_event(Event::Started);
-        let call = Call {
-            engine: &self.inner.engine,
-            context: &job.context,
-            limits: job.limits,
-            deadline,
-            on_event,
-            outcome,
-        };
-        match ready {
-            Ready::Command(command) => call.command(&command, input).await,
-            Ready::Script(engine, script) => call.javascript(&engine, &script, input).await,
-        }
-    }
-
-    /// A program with all that it needs.
-    async fn ready(&self, artifact: &Artifact) -> Result<Ready, GuestFault> {
-        match self.inner.programs.get(artifact).await? {
-            Program::Command(command) => Ok(Ready::Command(command)),
-            Program::Script(script) => Ok(Ready::Script(self.inner.programs.javascript().await?, script)),
-            Program::Engine(_) => Err(closed()),
-        }
-    }
-
-    /// What can be refused before anything is done.
-    fn check(&self, job: &Job) -> Result<(), GuestFault> {
-        let ceiling = self.inner.config.memory_bytes_ceiling;
-        if job.limits.memory_bytes > ceiling {
-            let wanted = job.limits.memory_bytes;
-            return Err(GuestFault::Refused {
-                message: format!(
-                    "it may use {wanted} bytes of memory, and this host gives {ceiling} at most: lower limits.memory_bytes"
-                ),
-            });
-        }
-        match &job.input {
-            Input::Whole(bytes) if bytes.len() as u64 > job.limits.input_bytes => {
-                Err(GuestFault::InputTooLarge {
-                    limit: job.limits.input_bytes,
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A program with all that it needs.
-enum Ready {
-    Command(Arc<Command>),
-    Script(Arc<JavaScriptEngine>, Arc<Script>),
-}
-
-impl Outcome {
-    /// The outcome of a call that has not been started.
-    fn not_started() -> Self {
-        Self {
-            result: Ok(()),
-            fuel: 0,
-            memory_peak_bytes: 0,
-            time_queued: Duration::ZERO,
-            time_guest: Duration::ZERO,
-            time_compile: Duration::ZERO,
-            log_truncated: false,
-        }
-    }
-}
-
-/// Waits for something, but not beyond the caller's deadline.
-async fn before<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, GuestFault> {
-    match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), future)
+        let machine = &self.inner.machine;
+        machine
+            .run_into(&program, work, deadline, on_event, outcome)
             .await
-            .map_err(|_| GuestFault::Deadline),
-        None => Ok(future.await),
     }
-}
 
-fn closed() -> GuestFault {
-    GuestFault::Internal {
-        message: "the sandbox is closing".to_owned(),
+    /// A program, with the engine that it needs.
+    async fn ready(&self, artifact: &Artifact) -> Result<Program, GuestFault> {
+        let program = self.inner.library.get(artifact).await?;
+        if matches!(program.0, Linked::Script(_)) {
+            self.inner.library.javascript().await?;
+        }
+        Ok(program)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Compiled code is machine code: loading a forged file would be running it. So every file carries
 //! a keyed BLAKE3 over what it is for and what it holds, under a random key that never leaves this
-//! folder. A file is read into memory, checked there, and the very bytes that were checked are
-//! what is loaded. What does not check is deleted, counted and compiled again.
+//! folder. A file is copied into sealed memory and checked there, so that the very bytes that were
+//! checked are what is loaded. What does not check is deleted, counted and compiled again.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use wasmtime::{Engine, Module};
+use crate::sealed::{SealedFile, read_header};
 
 /// First bytes of a file: format and version.
 const MAGIC: &[u8; 16] = b"orb compiled v1\n";
@@ -57,41 +57,40 @@ impl DiskCache {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Loads a module, if it is there.
-    pub(crate) fn load(&self, engine: &Engine, artifact: &[u8; 32]) -> Option<Module> {
+    /// Loads a module's code, if it is there: a sealed copy that was checked as such, so that what
+    /// becomes of the file does not matter any more.
+    pub(crate) fn load(&self, artifact: &[u8; 32]) -> Option<SealedFile> {
         let path = self.path(artifact);
-        let bytes = fs::read(&path).ok()?;
-        let Some(code) = self.check(artifact, &bytes) else {
-            tracing::warn!(path = %path.display(), "a compiled module does not verify: deleted, to be compiled again");
-            self.reject(&path);
-            return None;
-        };
-        // SAFETY: `code` was written by this node's own wasmtime (`Module::serialize`, in `store`):
-        // the MAC over it, under a key that only this node has, was checked just now over these
-        // very bytes, which are in our own memory and can't change any more. wasmtime itself
-        // checks that its version and settings are the ones that compiled it.
-        match unsafe { Module::deserialize(engine, code) } {
-            Ok(module) => {
-                touch(&path);
-                Some(module)
+        let mut file = File::open(&path).ok()?;
+        match self.read(artifact, &mut file) {
+            Ok(Some(code)) => {
+                touch(&file);
+                Some(code)
+            }
+            Ok(None) => {
+                tracing::warn!(path = %path.display(), "a compiled module does not verify: deleted, to be compiled again");
+                self.reject(artifact);
+                None
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a compiled module does not load: deleted, to be compiled again");
-                self.reject(&path);
+                tracing::warn!(path = %path.display(), %error, "a compiled module can't be read: to be compiled again");
                 None
             }
         }
     }
 
-    /// Keeps a module. A cache that can't be written is slow, not broken: that is logged only.
-    pub(crate) fn store(&self, artifact: &[u8; 32], module: &Module) {
-        let kept = module.serialize().map_err(io::Error::other).and_then(|code| {
-            self.write(artifact, &code)?;
-            self.trim()
-        });
+    /// Keeps a module's code. A cache that can't be written is slow, not broken: that is logged only.
+    pub(crate) fn store(&self, artifact: &[u8; 32], code: &SealedFile) {
+        let kept = self.write(artifact, code).and_then(|()| self.trim());
         if let Err(error) = kept {
             tracing::warn!(folder = %self.folder.display(), %error, "can't keep a compiled module on disk");
         }
+    }
+
+    /// Removes a module that is not what it should be, and counts it.
+    pub(crate) fn reject(&self, artifact: &[u8; 32]) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.forget(artifact);
     }
 
     /// Removes a module.
@@ -99,37 +98,40 @@ impl DiskCache {
         let _ = fs::remove_file(self.path(artifact));
     }
 
-    fn write(&self, artifact: &[u8; 32], code: &[u8]) -> io::Result<()> {
+    fn write(&self, artifact: &[u8; 32], code: &SealedFile) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         file.write_all(MAGIC)?;
-        file.write_all(self.mac(artifact, code).as_bytes())?;
-        file.write_all(code)?;
+        file.write_all(self.mac(artifact, code)?.as_bytes())?;
+        code.for_each_piece(|piece| file.write_all(piece))?;
         file.as_file().sync_all()?;
         file.persist(self.path(artifact)).map_err(|error| error.error)?;
         sync_folder(&self.folder)
     }
 
-    fn check<'a>(&self, artifact: &[u8; 32], bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let (header, code) = bytes.split_at_checked(HEADER_BYTES)?;
+    /// The code in a file; none if it is not what this node wrote there.
+    fn read(&self, artifact: &[u8; 32], file: &mut File) -> io::Result<Option<SealedFile>> {
+        let header = match read_header::<HEADER_BYTES>(file) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            header => header?,
+        };
         let (magic, mac) = header.split_at(MAGIC.len());
-        let mac: [u8; MAC_BYTES] = mac.try_into().ok()?;
+        let Ok(mac) = <[u8; MAC_BYTES]>::try_from(mac) else {
+            return Ok(None);
+        };
+        let code = SealedFile::copy_of_rest(file)?;
         // `blake3::Hash` compares in constant time.
-        (magic == MAGIC && self.mac(artifact, code) == mac).then_some(code)
+        let verifies = magic == MAGIC && self.mac(artifact, &code)? == mac;
+        Ok(verifies.then_some(code))
     }
 
-    fn mac(&self, artifact: &[u8; 32], code: &[u8]) -> blake3::Hash {
+    fn mac(&self, artifact: &[u8; 32], code: &SealedFile) -> io::Result<blake3::Hash> {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher
-            .update(MAGIC)
-            .update(artifact)
-            .update(&self.fingerprint)
-            .update(code)
-            .finalize()
-    }
-
-    fn reject(&self, path: &Path) {
-        self.rejected.fetch_add(1, Ordering::Relaxed);
-        let _ = fs::remove_file(path);
+        hasher.update(MAGIC).update(artifact).update(&self.fingerprint);
+        code.for_each_piece(|piece| {
+            hasher.update(piece);
+            Ok(())
+        })?;
+        Ok(hasher.finalize())
     }
 
     /// `ARTIFACT-ENGINE.cwasm`, so that a new engine configuration never meets old code.
@@ -215,8 +217,6 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Notes that a file was used. If that fails it merely counts as older than it is.
-fn touch(path: &Path) {
-    if let Ok(file) = File::options().append(true).open(path) {
-        let _ = file.set_modified(SystemTime::now());
-    }
+fn touch(file: &File) {
+    let _ = file.set_modified(SystemTime::now());
 }

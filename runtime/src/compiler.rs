@@ -1,0 +1,63 @@
+//! From WebAssembly to machine code.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::pin::Pin;
+
+use wasmtime::Engine;
+
+use crate::library::{blocking, internal_io};
+use crate::{GuestFault, SandboxConfig, SealedFile, engine};
+
+/// The future of a compilation.
+pub type Compiling<'a> = Pin<Box<dyn Future<Output = Result<SealedFile, GuestFault>> + Send + 'a>>;
+
+/// Who compiles. Admitted modules are still strangers': compiling one may take all the time and
+/// memory that it is given, and a compiler has bugs.
+pub trait Compiler: Debug + Send + Sync {
+    /// Compiles an admitted module.
+    ///
+    /// The future ends in [`GuestFault::Refused`] if the module is not what the compiler takes,
+    /// [`GuestFault::Compile`] at a limit of time or memory, [`GuestFault::Internal`] if it is this
+    /// host's fault.
+    fn compile(&self, wasm: Cow<'static, [u8]>) -> Compiling<'_>;
+}
+
+/// Compiles in this process: for tools that run what their own user built.
+pub(crate) struct InProcess(pub Engine);
+
+impl Debug for InProcess {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("InProcess")
+    }
+}
+
+impl Compiler for InProcess {
+    fn compile(&self, wasm: Cow<'static, [u8]>) -> Compiling<'_> {
+        let engine = self.0.clone();
+        Box::pin(blocking(move || {
+            let code = engine
+                .precompile_module(&wasm)
+                .map_err(|error| GuestFault::Refused {
+                    message: format!("{error:#}"),
+                })?;
+            SealedFile::copy_of(&code).map_err(|error| internal_io(&error))
+        }))
+    }
+}
+
+/// Compiles one module for machines of the same configuration, here and now: what a process does
+/// that exists only for this.
+///
+/// # Errors
+/// What wasmtime says of a module that it does not take.
+pub fn compile(config: &SandboxConfig, wasm: &[u8]) -> Result<Vec<u8>, String> {
+    // What instances there will be is no matter for a compiler, and costs address space.
+    let alone = SandboxConfig {
+        instances_max: 1,
+        ..config.clone()
+    };
+    engine::build(&alone)
+        .and_then(|engine| engine.precompile_module(wasm))
+        .map_err(|error| format!("{error:#}"))
+}
