@@ -5,6 +5,7 @@
 //! - [`builder`]: source to Wasm.
 //! - [`demo`]: a small network in child processes, put through the main job.
 //! - [`output`], [`failure`]: what commands print, and how they fail.
+//! - [`executor`]: the processes that run guests.
 //! - [`supernode`]: `orb super`. [`node`]: `orb node`. [`store`]: what daemons keep: data folder, artifacts, manifests.
 //!
 //! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb=debug`).
@@ -13,6 +14,7 @@ mod builder;
 mod cli;
 mod config;
 mod demo;
+pub mod executor;
 mod failure;
 mod faults;
 mod format;
@@ -31,5 +33,5 @@ use std::process::ExitCode;
 /// The `orb` command: what the binary does, and nothing else. Measurements and fuzz targets need the parts.
 #[must_use]
 pub fn main() -> ExitCode {
-    cli::main()
+    executor::child().unwrap_or_else(cli::main)
 }

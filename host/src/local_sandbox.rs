@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use orb_runtime::{Sandbox, SandboxConfig};
 
+use crate::config;
+use crate::executor::{Executors, ExecutorsConfig, Launch};
 use crate::failure::Failure;
 use crate::output::{Output, Tone};
 
@@ -48,16 +50,31 @@ impl LocalSandbox {
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox);
         }
-        let config = SandboxConfig {
+        let sandbox = Sandbox::new(self.config()).map_err(|error| no_sandbox(&error))?;
+        Ok(self.sandbox.get_or_init(|| sandbox))
+    }
+
+    /// A process of its own for a guest, as on a host.
+    ///
+    /// # Errors
+    /// When the machine does not give what it needs.
+    pub(crate) async fn executors(&self) -> Result<Executors, Failure> {
+        let config = ExecutorsConfig {
+            sandbox: self.config(),
+            processes: 1,
+            memory_bytes: config::memory_share(),
+            require_walls: false,
+            launch: Launch::this_program(),
+        };
+        Executors::start(config).await.map_err(|error| no_sandbox(&error))
+    }
+
+    fn config(&self) -> SandboxConfig {
+        SandboxConfig {
             cache_dir: Some(self.cache.clone()),
             instances_max: INSTANCES_MAX,
             ..SandboxConfig::default()
-        };
-        let sandbox = Sandbox::new(config).map_err(|error| {
-            Failure::local(error.to_string())
-                .help("see what `orb doctor` says about the sandbox, and which folder ORB_HOME names")
-        })?;
-        Ok(self.sandbox.get_or_init(|| sandbox))
+        }
     }
 
     /// Waits for work that needs the JavaScript engine.
@@ -72,4 +89,9 @@ impl LocalSandbox {
         }
         work.await
     }
+}
+
+fn no_sandbox(error: &dyn std::fmt::Display) -> Failure {
+    Failure::local(error.to_string())
+        .help("see what `orb doctor` says about the sandbox, and which folder ORB_HOME names")
 }

@@ -96,6 +96,7 @@ impl DoctorCommand {
         checks.extend(checks::variables());
         checks.extend(checks::super_nodes(context).await);
         checks.extend(checks::sandbox(&context.sandbox));
+        checks.extend(checks::walls(&context.sandbox).await);
         checks.extend(self.data.as_deref().map(checks::data_folder));
         let wrong = checks.iter().filter(|check| check.state == State::Wrong).count();
         let report = Report {

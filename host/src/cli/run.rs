@@ -73,11 +73,10 @@ impl RunCommand {
         let given = input::read(self.input.as_deref())?;
         let program = open(&self.path, &context.sandbox).await?;
         let input = input::check(given, program.built.kind, program.limits.input_bytes)?;
-        let sandbox = context.sandbox.get()?;
+        let executors = context.sandbox.executors().await?;
         let mut run = Run::new(context.out);
-        let outcome = sandbox
-            .run(job(&program, input), |event| run.on_event(event))
-            .await;
+        let guest = executors.run(job(&program, input), |event| run.on_event(event));
+        let outcome = context.sandbox.patiently(guest).await;
         run.end_log();
         if !context.out.is_json() {
             used(&context.out, &outcome);

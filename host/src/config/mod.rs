@@ -13,6 +13,6 @@ mod units;
 
 pub(crate) use client::ClientFile;
 pub(crate) use file::{FileError, parse, read};
-pub(crate) use node::{NodeConfig, NodeLayer};
+pub(crate) use node::{NodeConfig, NodeLayer, memory_share};
 pub(crate) use super_node::{Admission, SuperConfig, SuperLayer};
 pub(crate) use units::{ByteSize, parse_duration};

@@ -25,6 +25,12 @@ pub(crate) struct NodeConfig {
     pub(crate) capacity: u32,
     /// Calls that may wait for their turn; beyond it a call is refused as overloaded.
     pub(crate) queue_max: u32,
+    /// Processes that run guests.
+    pub(crate) executors: usize,
+    /// Memory that each of them may take, in bytes.
+    pub(crate) executor_bytes_max: u64,
+    /// Refuse to start where a part of the second wall around guests is missing.
+    pub(crate) require_sandbox: bool,
     /// The highest limits of a function that it seeds.
     pub(crate) ceiling: Limits,
     /// The longest artifact that it seeds, in bytes.
@@ -64,6 +70,17 @@ pub(crate) struct NodeLayer {
     /// Calls that may wait for their turn, beyond which a call is answered `overloaded` [default: 16 per capacity]
     #[arg(long, value_name = "N", env = "ORB_QUEUE_MAX", help_heading = "Capacity")]
     pub(crate) queue_max: Option<u32>,
+    /// Processes that run functions [default: 1 per core]
+    #[arg(long, value_name = "N", env = "ORB_EXECUTORS", help_heading = "Capacity")]
+    pub(crate) executors: Option<usize>,
+    /// Memory that each of them may take [default: three quarters of the machine's]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "ORB_EXECUTOR_BYTES_MAX",
+        help_heading = "Capacity"
+    )]
+    pub(crate) executor_bytes_max: Option<ByteSize>,
     /// Disk for artifacts and compiled code [default: 4GiB]
     #[arg(
         long,
@@ -163,6 +180,9 @@ pub(crate) struct NodeLayer {
     /// Seed nothing, and say in the log what would be seeded
     #[arg(long, value_name = "BOOL", env = "ORB_DRY_RUN", num_args = 0..=1, default_missing_value = "true", help_heading = "Policy")]
     pub(crate) dry_run: Option<bool>,
+    /// Refuse to start where this machine lacks a part of the wall around functions (see `orb doctor`)
+    #[arg(long, value_name = "BOOL", env = "ORB_REQUIRE_SANDBOX", num_args = 0..=1, default_missing_value = "true", help_heading = "Policy")]
+    pub(crate) require_sandbox: Option<bool>,
 }
 
 impl NodeLayer {
@@ -175,6 +195,9 @@ impl NodeLayer {
             cache: self.cache.or(lower.cache),
             capacity: self.capacity.or(lower.capacity),
             queue_max: self.queue_max.or(lower.queue_max),
+            executors: self.executors.or(lower.executors),
+            executor_bytes_max: self.executor_bytes_max.or(lower.executor_bytes_max),
+            require_sandbox: self.require_sandbox.or(lower.require_sandbox),
             disk_bytes_max: self.disk_bytes_max.or(lower.disk_bytes_max),
             artifact_bytes_max: self.artifact_bytes_max.or(lower.artifact_bytes_max),
             fuel_max: self.fuel_max.or(lower.fuel_max),
@@ -212,6 +235,10 @@ impl NodeLayer {
         if capacity == 0 {
             return Err(Failure::config("a capacity of 0 runs nothing: give at least 1"));
         }
+        let executors = self.executors.unwrap_or_else(cores);
+        if executors == 0 {
+            return Err(Failure::config("0 executors run nothing: give at least 1"));
+        }
         Ok(NodeConfig {
             supers: self.supers,
             data,
@@ -219,6 +246,9 @@ impl NodeLayer {
             capacity,
             // At a few milliseconds a call this is well under a second of waiting.
             queue_max: self.queue_max.unwrap_or(capacity.saturating_mul(16)),
+            executors,
+            executor_bytes_max: self.executor_bytes_max.map_or_else(memory_share, |size| size.0),
+            require_sandbox: self.require_sandbox.unwrap_or(false),
             ceiling,
             artifact_bytes_max: self.artifact_bytes_max.map_or(32 << 20, |size| size.0),
             disk_bytes_max: self.disk_bytes_max.map_or(4 << 30, |size| size.0),
@@ -246,8 +276,19 @@ impl NodeLayer {
 
 /// Guests wait now and then, so there are more of them than cores; a guess until it is measured.
 fn default_capacity() -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u32::try_from(cores).unwrap_or(1).saturating_mul(4)
+    u32::try_from(cores()).unwrap_or(1).saturating_mul(4)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Three quarters of the machine's memory. It is a bound for a guest that got out of WebAssembly, or for too
+/// many large ones at once, not a reservation.
+pub(crate) fn memory_share() -> u64 {
+    let info = rustix::system::sysinfo();
+    let total = info.totalram.saturating_mul(info.mem_unit.into());
+    total / 4 * 3
 }
 
 #[cfg(test)]

@@ -322,11 +322,7 @@ impl Guest<'_> {
                 .get_or_insert_with(|| logs.begin(function, request))
                 .write(&piece),
         };
-        let sandbox = self.host.sandbox.clone();
-        self.host
-            .guests
-            .run(async move { sandbox.run(job, on_event).await })
-            .await
+        self.host.executors.run(job, on_event).await
     }
 
     fn job(&self, input: Input) -> Job {
@@ -371,7 +367,10 @@ impl Guest<'_> {
 }
 
 fn is_the_hosts(fault: &GuestFault) -> bool {
-    matches!(fault, GuestFault::Artifact { .. } | GuestFault::Internal { .. })
+    matches!(
+        fault,
+        GuestFault::Artifact { .. } | GuestFault::Lost { .. } | GuestFault::Internal { .. }
+    )
 }
 
 /// A damaged artifact is a matter of this host's alone: what the caller needs to know is that another

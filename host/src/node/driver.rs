@@ -1,4 +1,4 @@
-//! Drives a [`Holder`] with real fetches, a real disk and a real sandbox.
+//! Drives a [`Holder`] with real fetches, a real disk and real executors.
 //!
 //! One task owns the decisions: everything that happens comes to it as an [`Event`], in order, and
 //! what the holder wants done is done by it, or by a fetch that reports back to it. So what is on
@@ -15,7 +15,7 @@ use orb_protocol::id::{ArtifactHash, FunctionId};
 use orb_protocol::manifest::{SignedManifest, Verified, Version};
 use orb_protocol::wire::control::{Dropped, Held, HostMessage, Ready, Refused, SuperMessage};
 use orb_protocol::wire::extension::Extensions;
-use orb_runtime::{Artifact, GuestFault, Sandbox};
+use orb_runtime::{Artifact, GuestFault};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -24,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::fetch::{self, FetchError, Sources};
 use super::load::Load;
 use super::manifests::{HeldManifests, ManifestsError};
+use crate::executor::Executors;
 use crate::store::blocking;
 use crate::store::objects::ObjectStore;
 
@@ -84,7 +85,7 @@ pub(crate) struct Tools {
     /// Manifests.
     pub(crate) manifests: HeldManifests,
     /// Prepares artifacts.
-    pub(crate) sandbox: Sandbox,
+    pub(crate) executors: Executors,
     /// Where to fetch from.
     pub(crate) sources: Arc<Sources>,
     /// Forgets functions that are not held any more.
@@ -267,7 +268,7 @@ async fn sweep(holder: &Holder, tools: &Tools) {
 }
 
 async fn remove(tools: &Tools, artifact: ArtifactHash) {
-    tools.sandbox.forget(artifact.as_bytes());
+    tools.executors.forget(artifact.as_bytes());
     let objects = tools.objects.clone();
     if let Err(error) = blocking(move || objects.remove(&artifact)).await {
         // It is swept away at the next start.
@@ -400,7 +401,7 @@ impl Driver {
         if let Err(error) = blocking(move || objects.open_checked(&artifact)).await {
             tracing::error!(%function, %error, "a held artifact is not what it was: it is fetched again");
         }
-        self.tools.sandbox.forget(artifact.as_bytes());
+        self.tools.executors.forget(artifact.as_bytes());
         self.decide(|holder, _| holder.on_damaged(function));
     }
 
@@ -567,7 +568,7 @@ async fn obtain(tools: &Tools, manifest: &Verified) -> Result<(), ObtainError> {
     let (artifact, len) = (publish.artifact, publish.artifact_bytes);
     fetch::obtain(&tools.objects, &tools.sources, artifact, len).await?;
     let prepared = tools
-        .sandbox
+        .executors
         .prepare(&artifact_file(&tools.objects, artifact))
         .await;
     prepared.map(|_| ()).map_err(ObtainError::Prepare)

@@ -5,7 +5,7 @@
 //! - [`callers`], [`streams`]: the connections that callers open, and what they want; [`artifacts`]
 //!   among it.
 //! - [`calls`], [`intake`], [`answer`]: a call from its first frame to its trailer.
-//! - [`queue`], [`requests`], [`guests`]: who runs when, for whom, and on which threads.
+//! - [`queue`], [`requests`]: who runs when, and for whom. Where: [`crate::executor`].
 //! - [`load`], [`log`]: what heart-beats tell, and what functions wrote.
 //!
 //! It opens no port to the world: its one socket dials super nodes, and callers reach it through
@@ -18,7 +18,6 @@ mod callers;
 mod calls;
 mod driver;
 mod fetch;
-mod guests;
 mod intake;
 mod load;
 mod log;
@@ -42,7 +41,7 @@ use orb_protocol::holder::SeedPolicy;
 use orb_protocol::id::{EngineHash, NodeId};
 use orb_protocol::key::NodeKey;
 use orb_protocol::quic::{BindError, Endpoint, EndpointConfig};
-use orb_runtime::{Sandbox, SandboxConfig};
+use orb_runtime::SandboxConfig;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -50,7 +49,6 @@ use tokio::time::{Instant, timeout};
 use self::busy::Busy;
 use self::driver::{Replicas, Tools};
 use self::fetch::Sources;
-use self::guests::Guests;
 use self::intake::InputBudget;
 use self::load::Load;
 use self::log::FunctionLogs;
@@ -58,6 +56,7 @@ use self::manifests::HeldManifests;
 use self::queue::Queue;
 use self::requests::Requests;
 use crate::config::NodeConfig;
+use crate::executor::{Executors, ExecutorsConfig, Launch};
 use crate::shutdown::Shutdown;
 use crate::store::blocking;
 use crate::store::datadir::{DataDir, Role};
@@ -79,7 +78,7 @@ const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// What keeps it from starting: the data folder, the keys, the network, the sandbox.
 pub(crate) async fn run(config: NodeConfig, mut shutdown: Shutdown) -> anyhow::Result<()> {
     let mut node = Node::start(config).await?;
-    node.tasks.spawn(warm_up(node.host.sandbox.clone()));
+    node.tasks.spawn(warm_up(node.host.executors.clone()));
     shutdown.requested().await;
     node.drain().await
 }
@@ -90,8 +89,7 @@ struct Host {
     replicas: Arc<Replicas>,
     sources: Arc<Sources>,
     objects: ObjectStore,
-    sandbox: Sandbox,
-    guests: Guests,
+    executors: Executors,
     queue: Arc<Queue>,
     requests: Arc<Requests>,
     inputs: InputBudget,
@@ -204,13 +202,10 @@ fn bind(data: &DataDir, key: &NodeKey) -> anyhow::Result<Endpoint> {
 async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
     let cache_bytes = config.disk_bytes_max / CACHE_SHARE;
     let policy = policy(&config, config.disk_bytes_max - cache_bytes);
-    let sandbox = Sandbox::new(SandboxConfig {
-        cache_dir: Some(config.cache.clone().unwrap_or_else(|| data.cache())),
-        instances_max: config.capacity,
-        disk_cache_bytes_max: cache_bytes,
-        memory_bytes_ceiling: config.ceiling.memory_bytes,
-        ..SandboxConfig::default()
-    })?;
+    let executors = Executors::start(executors_config(&config, data, cache_bytes)).await?;
+    for wall in executors.walls().iter().filter(|wall| wall.gap().is_some()) {
+        tracing::warn!(%wall, "the second wall around functions is not whole here");
+    }
     let (root, database, check) = (data.objects(), data.database(), data.stopped_uncleanly());
     let objects = blocking(move || ObjectStore::open(&root)).await?;
     let manifests = blocking(move || HeldManifests::open(&database, check)).await?;
@@ -218,7 +213,7 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
     let tools = Tools {
         objects: objects.clone(),
         manifests,
-        sandbox: sandbox.clone(),
+        executors: executors.clone(),
         sources: Arc::clone(&sources),
         load: Arc::clone(&load),
         dry_run: config.dry_run,
@@ -227,8 +222,7 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
         replicas: Replicas::start(policy, tools).await?,
         sources,
         objects,
-        sandbox,
-        guests: Guests::start().context("no threads for guests")?,
+        executors,
         queue: Queue::new(config.capacity, config.queue_max),
         requests: Requests::new(),
         inputs: InputBudget::new(),
@@ -239,6 +233,22 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
         draining: watch::Sender::new(false),
         config,
     })
+}
+
+fn executors_config(config: &NodeConfig, data: &DataDir, cache_bytes: u64) -> ExecutorsConfig {
+    ExecutorsConfig {
+        sandbox: SandboxConfig {
+            cache_dir: Some(config.cache.clone().unwrap_or_else(|| data.cache())),
+            instances_max: config.capacity,
+            disk_cache_bytes_max: cache_bytes,
+            memory_bytes_ceiling: config.ceiling.memory_bytes,
+            ..SandboxConfig::default()
+        },
+        processes: config.executors,
+        memory_bytes: config.executor_bytes_max,
+        require_walls: config.require_sandbox,
+        launch: Launch::this_program(),
+    }
 }
 
 fn policy(config: &NodeConfig, disk_bytes_max: u64) -> SeedPolicy {
@@ -264,8 +274,8 @@ async fn upkeep(host: Arc<Host>) {
 
 /// Has the JavaScript engine compiled before the first function needs it: that takes seconds, once
 /// for each data folder.
-async fn warm_up(sandbox: Sandbox) {
-    if let Err(error) = sandbox.compile_javascript(b"", "warm-up.js").await {
+async fn warm_up(executors: Executors) {
+    if let Err(error) = executors.warm_up().await {
         tracing::warn!(%error, "the JavaScript engine does not start");
     }
 }

@@ -8,6 +8,7 @@ use orb_protocol::wire::NodeInfo;
 
 use super::Check;
 use crate::cli::context::Context;
+use crate::executor::Wall;
 use crate::failure::Failure;
 use crate::format;
 use crate::local_sandbox::LocalSandbox;
@@ -177,6 +178,23 @@ pub(super) fn sandbox(sandbox: &LocalSandbox) -> Vec<Check> {
         Check::warning("kernel", detail, "Linux 6.7 or later has it")
     };
     vec![Check::ok("sandbox", about), engine(), scan]
+}
+
+/// The second wall around functions, as it stands on this machine.
+pub(super) async fn walls(sandbox: &LocalSandbox) -> Vec<Check> {
+    let executors = match sandbox.executors().await {
+        Ok(executors) => executors,
+        Err(failure) => return vec![Check::failed("executor", &failure)],
+    };
+    let check = |wall: &Wall| match wall.gap() {
+        None => Check::ok("wall", wall.to_string()),
+        Some(_) => Check::warning(
+            "wall",
+            wall.to_string(),
+            "functions run without this part of it; `orb node --require-sandbox` refuses to, and a newer kernel or another container setting gives it",
+        ),
+    };
+    executors.walls().iter().map(check).collect()
 }
 
 /// The JavaScript engine's hash: artifacts are built for one.

@@ -180,7 +180,7 @@ async fn a_damaged_artifact_is_not_run_but_fetched_again() {
     let artifact = ArtifactHash::of(&echo);
     let host = &net.node.host;
     fs::write(host.objects.path(&artifact), guests::says("evil")).unwrap();
-    host.sandbox.forget(artifact.as_bytes());
+    host.executors.forget(artifact.as_bytes());
     let fault = net.caller.call(call(first.function()), b"").await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::NoLiveHost);
     assert!(fault.message.contains("damaged"), "{fault}");

@@ -1,0 +1,167 @@
+//! Compiling strangers' modules: each in a process of its own, that is ended at its limits.
+//!
+//! The process gets two pieces of memory on its socket: one holds the module, machine code is written to the
+//! other. What the module is refused for goes to standard error. It stands behind the same wall as
+//! executors.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use orb_runtime::{Compiler, Compiling, GuestFault, SandboxConfig, SealedFile};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::message::Setup;
+use super::process::{Nursery, Spawned, Task};
+use super::socket;
+use super::walls::{self, Bounds, Role};
+
+/// Memory that one compilation may take: five times what the largest modules that are admitted need.
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// Exit code of a module that wasmtime does not take.
+const REFUSED: i32 = 65;
+/// Bytes of what is said of it.
+const MESSAGE_BYTES_MAX: u64 = 4 << 10;
+
+/// Compiles in child processes.
+#[derive(Debug)]
+pub(super) struct CompilerProcess {
+    nursery: Nursery,
+    sandbox: SandboxConfig,
+}
+
+impl CompilerProcess {
+    pub(super) fn new(nursery: Nursery, sandbox: &SandboxConfig) -> Self {
+        Self {
+            nursery,
+            sandbox: sandbox.clone(),
+        }
+    }
+
+    async fn compile_apart(&self, wasm: &[u8]) -> Result<SealedFile, GuestFault> {
+        let limit = self.sandbox.compile_time_max;
+        let code = orb_runtime::unsealed().map_err(|error| internal(&error))?;
+        let mut spawned = self.start(wasm, &code).await.map_err(|error| internal(&error))?;
+        let mut said = String::new();
+        let end = async {
+            let stderr = &mut spawned.stderr;
+            let _ = stderr.take(MESSAGE_BYTES_MAX).read_to_string(&mut said).await;
+        };
+        if timeout(limit, end).await.is_err() {
+            return Err(too_long(limit));
+        }
+        // It has closed its standard error, so that it has ended, or is about to.
+        let status = wait(spawned).await.map_err(|error| internal(&error))?;
+        match status.code() {
+            Some(0) => SealedFile::seal(code).map_err(|error| internal(&error)),
+            Some(REFUSED) => Err(GuestFault::Refused {
+                message: said.trim().to_owned(),
+            }),
+            _ => Err(ended(status, &said, limit)),
+        }
+    }
+
+    async fn start(&self, wasm: &[u8], code: &File) -> io::Result<Spawned> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let spawned = self.nursery.spawn(Task::Compile, theirs).await?;
+        let setup = Setup {
+            sandbox: self.sandbox.clone(),
+            bounds: Bounds {
+                memory_bytes: MEMORY_BYTES_MAX,
+                processor_s: Some(self.processor_s()),
+            },
+        };
+        let module = SealedFile::copy_of(wasm)?;
+        let setup = serde_json::to_vec(&setup)?;
+        socket::send(&ours, &setup, &[module.file().as_fd(), code.as_fd()])?;
+        Ok(spawned)
+    }
+
+    /// All cores for as long as it may take.
+    fn processor_s(&self) -> u64 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        self.sandbox.compile_time_max.as_secs().max(1) * cores
+    }
+}
+
+impl Compiler for CompilerProcess {
+    fn compile(&self, wasm: Cow<'static, [u8]>) -> Compiling<'_> {
+        Box::pin(async move { self.compile_apart(&wasm).await })
+    }
+}
+
+async fn wait(mut spawned: Spawned) -> io::Result<ExitStatus> {
+    tokio::task::spawn_blocking(move || {
+        // One that closes its standard error and goes on is no compiler of ours.
+        if spawned.child.try_wait()?.is_none() {
+            std::thread::sleep(Duration::from_millis(20));
+            let pid = Pid::from_raw(spawned.child.id().cast_signed());
+            if let (None, Some(pid)) = (spawned.child.try_wait()?, pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        spawned.child.wait()
+    })
+    .await
+    .map_err(io::Error::other)?
+}
+
+fn ended(status: ExitStatus, said: &str, limit: Duration) -> GuestFault {
+    let said = said.trim();
+    match status.signal() {
+        Some(libc::SIGXCPU | libc::SIGKILL) => too_long(limit),
+        // What Rust does when there is no memory.
+        Some(libc::SIGABRT) if said.contains("memory") => GuestFault::Compile {
+            message: format!("it takes more than {MEMORY_BYTES_MAX} bytes of memory"),
+        },
+        _ => GuestFault::Compile {
+            message: format!("the compiler ended ({status}) {said}")
+                .trim_end()
+                .to_owned(),
+        },
+    }
+}
+
+fn too_long(limit: Duration) -> GuestFault {
+    GuestFault::Compile {
+        message: format!("it takes longer than {} s", limit.as_secs()),
+    }
+}
+
+fn internal(error: &io::Error) -> GuestFault {
+    GuestFault::Internal {
+        message: format!("no compiler process can be started: {error}"),
+    }
+}
+
+/// Compiles the module that this process was started for; gives its exit code.
+///
+/// # Errors
+/// This process was not started as it should be.
+pub(super) fn run() -> anyhow::Result<i32> {
+    let (setup, descriptors) = socket::receive(io::stdin())?;
+    let setup: Setup = serde_json::from_slice(&setup)?;
+    let [module, code] = <[OwnedFd; 2]>::try_from(descriptors)
+        .map_err(|got| anyhow::anyhow!("{} descriptors instead of 2", got.len()))?;
+    let mut into = File::from(code);
+    let wasm = SealedFile::receive(module)?.to_vec()?;
+    // The executors' walls are what is reported and required: this process has the same.
+    let _ = walls::build(Role::Compiler, &setup.bounds);
+    match orb_runtime::compile(&setup.sandbox, &wasm) {
+        Ok(code) => {
+            into.write_all(&code)?;
+            Ok(0)
+        }
+        Err(message) => {
+            let _ = writeln!(io::stderr(), "{message}");
+            Ok(REFUSED)
+        }
+    }
+}
