@@ -261,6 +261,7 @@ impl BareProgram {
 }
 
 /// wasmtime's error as one that `?` takes.
+#[expect(clippy::needless_pass_by_value, reason = "made for `map_err`")]
 fn plain(error: wasmtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{error}")
 }

@@ -1,5 +1,7 @@
 //! Programs on their way from where they are verified and compiled to where they run.
 
+use std::borrow::Cow;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -17,8 +19,8 @@ pub enum CodeKind {
     JavaScriptEngine,
 }
 
-/// A program that was verified, and compiled if it is machine code: sealed bytes that can cross a
-/// process border.
+/// A program that was verified, and compiled if it is machine code: bytes that can cross a process
+/// border.
 ///
 /// Machine code is believed, so that there are only two ways to make one: a
 /// [`Library`](crate::Library) makes it of an artifact, and [`Code::received`] takes it from a process
@@ -27,15 +29,26 @@ pub enum CodeKind {
 pub struct Code {
     id: u64,
     kind: CodeKind,
-    bytes: SealedFile,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    /// To be mapped. Each takes a descriptor.
+    Sealed(SealedFile),
+    /// To be read.
+    Plain(Vec<u8>),
 }
 
 impl Code {
-    /// Code that this process made itself.
-    pub(crate) fn made(kind: CodeKind, bytes: SealedFile) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { id, kind, bytes }
+    /// Machine code that this process's compiler made.
+    pub(crate) fn machine(kind: CodeKind, bytes: SealedFile) -> Self {
+        Self::new(kind, Bytes::Sealed(bytes))
+    }
+
+    /// Bytecode.
+    pub(crate) fn script(kind: javy::Kind, bytecode: Vec<u8>) -> Self {
+        Self::new(CodeKind::Script(kind), Bytes::Plain(bytecode))
     }
 
     /// Code that another process made.
@@ -45,7 +58,13 @@ impl Code {
     /// is executed as it is.
     #[must_use]
     pub unsafe fn received(kind: CodeKind, bytes: SealedFile) -> Self {
-        Self::made(kind, bytes)
+        Self::new(kind, Bytes::Sealed(bytes))
+    }
+
+    fn new(kind: CodeKind, bytes: Bytes) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { id, kind, bytes }
     }
 
     /// A number that no other code of this process has.
@@ -60,10 +79,38 @@ impl Code {
         self.kind
     }
 
-    /// The bytes.
+    /// How many bytes it has.
     #[must_use]
-    pub fn bytes(&self) -> &SealedFile {
-        &self.bytes
+    pub fn len(&self) -> u64 {
+        match &self.bytes {
+            Bytes::Sealed(file) => file.len(),
+            Bytes::Plain(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes as sealed memory: to be mapped, or handed to another process.
+    ///
+    /// # Errors
+    /// The system has no memory or no descriptor for it.
+    pub fn sealed(&self) -> io::Result<SealedFile> {
+        match &self.bytes {
+            Bytes::Sealed(file) => file.try_clone(),
+            Bytes::Plain(bytes) => SealedFile::copy_of(bytes),
+        }
+    }
+
+    /// The bytes, to be read.
+    pub(crate) fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
+        match &self.bytes {
+            Bytes::Sealed(file) => file.to_vec().map(Cow::Owned),
+            Bytes::Plain(bytes) => Ok(Cow::Borrowed(bytes)),
+        }
     }
 }
 

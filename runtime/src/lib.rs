@@ -39,7 +39,7 @@ pub use config::SandboxConfig;
 pub use engine::METERING_VERSION;
 pub use features::Features;
 pub use job::{Artifact, CallContext, Input, Job};
-pub use library::Library;
+pub use library::{Library, too_long};
 pub use limits::Limits;
 pub use machine::{Machine, Work};
 pub use outcome::{Event, GuestFault, Location, Outcome};

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
@@ -14,7 +15,7 @@ use crate::cache::{DiskCache, Flight, MemoryCache};
 use crate::compiler::{Compiler, InProcess};
 use crate::{
     AdmissionError, Admitted, Artifact, Code, CodeKind, GuestFault, Kind, SandboxConfig, SandboxError,
-    SealedFile, engine, javy,
+    engine, javy,
 };
 
 /// Modules that are compiled at once. Each takes all cores as far as it can; the second is there
@@ -23,6 +24,10 @@ const COMPILES_MAX: usize = 2;
 
 /// Times that a load is begun before its failing without a result counts as a failure.
 const LOAD_ATTEMPTS: u32 = 3;
+
+/// What machine code counts for in memory, however short it is: it keeps a descriptor and some mappings. With
+/// the default bound there are a thousand descriptors at most.
+const MACHINE_CODE_BYTES_MIN: u64 = 256 << 10;
 
 /// What is to be loaded.
 #[derive(Clone)]
@@ -189,14 +194,7 @@ impl<P: Clone + Send + Sync + 'static> Library<P> {
         &self,
         mut receiver: watch::Receiver<Option<Result<P, GuestFault>>>,
     ) -> Option<Result<P, GuestFault>> {
-        let limit = self.config.compile_time_max;
-        match tokio::time::timeout(limit, receiver.wait_for(Option::is_some)).await {
-            Ok(Ok(program)) => program.clone(),
-            Ok(Err(_)) => None,
-            Err(_) => Some(Err(GuestFault::Compile {
-                message: format!("it takes longer than {} s", limit.as_secs()),
-            })),
-        }
+        receiver.wait_for(Option::is_some).await.ok()?.clone()
     }
 
     async fn fly(
@@ -205,35 +203,44 @@ impl<P: Clone + Send + Sync + 'static> Library<P> {
         source: Source,
         sender: watch::Sender<Option<Result<P, GuestFault>>>,
     ) {
-        let (program, bytes) = match self.make(key, source).await {
-            Ok((program, bytes)) => (Ok(program), bytes),
-            Err(fault) => (Err(fault), 0),
+        let (program, kept) = match self.make(key, source).await {
+            Ok((program, bytes)) => (Ok(program), Some(bytes)),
+            Err(Failed { fault, settled }) => (Err(fault), settled.then_some(0)),
         };
-        self.memory.land(&key, &sender, program, bytes);
+        self.memory.land(&key, &sender, program, kept);
     }
 
-    async fn make(self: &Arc<Self>, key: [u8; 32], source: Source) -> Result<(P, u64), GuestFault> {
+    async fn make(self: &Arc<Self>, key: [u8; 32], source: Source) -> Result<(P, u64), Failed> {
         let (this, from) = (Arc::clone(self), source.clone());
         let wasm = match blocking(move || this.read(&key, &from)).await? {
             Read::Ready(program, bytes) => return Ok((program, bytes)),
             Read::Wasm(wasm) => wasm,
         };
-        let _permit = self.compiles.acquire().await.map_err(|_| lost())?;
-        let code = self.compiler.compile(wasm).await?;
+        let _permit = self.compiles.acquire().await.map_err(|_| Failed::from(lost()))?;
+        let limit = self.config.compile_time_max;
+        // Only its own time counts, not that of those before it.
+        let code = tokio::time::timeout(limit, self.compiler.compile(wasm))
+            .await
+            .unwrap_or_else(|_| Err(too_long(limit)))
+            .map_err(Failed::to_compile)?;
         self.compiled.fetch_add(1, Ordering::Relaxed);
         let this = Arc::clone(self);
         blocking(move || {
             if let Some(disk) = &this.disk {
                 disk.store(&key, &code);
             }
-            this.finish(source.machine_code(), code)
+            this.finish(Code::machine(source.machine_code(), code))
         })
         .await
+        .map_err(Failed::from)
     }
 
-    fn finish(&self, kind: CodeKind, code: SealedFile) -> Result<(P, u64), GuestFault> {
-        let bytes = code.len();
-        Ok(((self.finish)(Code::made(kind, code))?, bytes))
+    fn finish(&self, code: Code) -> Result<(P, u64), GuestFault> {
+        let bytes = match code.kind() {
+            CodeKind::Script(_) => code.len(),
+            CodeKind::Command | CodeKind::JavaScriptEngine => code.len().max(MACHINE_CODE_BYTES_MIN),
+        };
+        Ok(((self.finish)(code)?, bytes))
     }
 
     /// Reads and verifies a source, and looks for what was compiled of it before.
@@ -258,15 +265,14 @@ impl<P: Clone + Send + Sync + 'static> Library<P> {
             ) => return Ok(Read::Wasm(wasm)),
             (_, script) => script.ok_or_else(lost)?,
         };
-        let bytecode = SealedFile::copy_of(&script.bytecode).map_err(|error| internal_io(&error))?;
-        let (program, bytes) = self.finish(CodeKind::Script(script.kind), bytecode)?;
+        let (program, bytes) = self.finish(Code::script(script.kind, script.bytecode.into_owned()))?;
         Ok(Read::Ready(program, bytes))
     }
 
     fn compiled_before(&self, key: &[u8; 32], source: &Source) -> Option<(P, u64)> {
         let disk = self.disk.as_ref()?;
         let code = disk.load(key)?;
-        self.finish(source.machine_code(), code)
+        self.finish(Code::machine(source.machine_code(), code))
             .inspect_err(|error| {
                 tracing::warn!(%error, "a compiled module does not load: to be compiled again");
                 disk.reject(key);
@@ -300,6 +306,28 @@ impl<P: Clone + Send + Sync + 'static> Library<P> {
             return Err(refuse(&AdmissionError::TooLarge { bytes, max }));
         }
         Ok(wasm)
+    }
+}
+
+/// Why there is no code.
+struct Failed {
+    fault: GuestFault,
+    /// Asking again is bound to give the same.
+    settled: bool,
+}
+
+impl From<GuestFault> for Failed {
+    fn from(fault: GuestFault) -> Self {
+        let settled = matches!(fault, GuestFault::Refused { .. } | GuestFault::Compile { .. });
+        Self { fault, settled }
+    }
+}
+
+impl Failed {
+    /// What a compiler takes too long for may be a matter of the machine.
+    fn to_compile(fault: GuestFault) -> Self {
+        let settled = matches!(fault, GuestFault::Refused { .. });
+        Self { fault, settled }
     }
 }
 
@@ -340,6 +368,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) fn internal_io(error: &io::Error) -> GuestFault {
     GuestFault::Internal {
         message: format!("there is no room for compiled code: {error}"),
+    }
+}
+
+/// The fault of a module that takes longer than a compilation may.
+#[must_use]
+pub fn too_long(limit: Duration) -> GuestFault {
+    GuestFault::Compile {
+        message: format!("it takes longer than {} s", limit.as_secs()),
     }
 }
 

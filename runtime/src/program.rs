@@ -69,7 +69,7 @@ impl JavaScriptEngine {
 pub(crate) fn link(engine: &Engine, linker: &Linker<Guest>, code: &Code) -> Result<Linked, GuestFault> {
     match code.kind() {
         CodeKind::Script(kind) => {
-            let bytecode = code.bytes().to_vec().map_err(|error| internal_io(&error))?;
+            let bytecode = code.bytes().map_err(|error| internal_io(&error))?.into_owned();
             Ok(Linked::Script(Arc::new(Script { kind, bytecode })))
         }
         CodeKind::Command => {
@@ -93,8 +93,7 @@ pub(crate) fn link(engine: &Engine, linker: &Linker<Guest>, code: &Code) -> Resu
 
 /// Maps machine code into this process.
 fn map(engine: &Engine, code: &Code) -> Result<Module, GuestFault> {
-    let file = code.bytes().file().try_clone();
-    let file = file.map_err(|error| internal_io(&error))?;
+    let file = code.sealed().map_err(|error| internal_io(&error))?.into_file();
     // SAFETY: the bytes were written by wasmtime's compiler for this node and, where they come from
     // its disk, were authenticated with a key that only this node has (`Code`). They are sealed, so
     // that they are still the same, and stay so while they are mapped. wasmtime itself checks that

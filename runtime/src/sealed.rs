@@ -71,6 +71,15 @@ impl SealedFile {
         Ok(Self { file, len })
     }
 
+    /// The same memory under another descriptor.
+    ///
+    /// # Errors
+    /// The system has no descriptor for it.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let file = self.file.try_clone()?;
+        Ok(Self { file, len: self.len })
+    }
+
     /// Its length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -97,6 +106,11 @@ impl SealedFile {
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// The descriptor, for good.
+    pub(crate) fn into_file(self) -> File {
+        self.file
     }
 
     /// Passes the bytes on piece by piece.

@@ -87,6 +87,7 @@ struct Case {
 
 impl Case {
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "a case has its project to itself")]
     fn publish(orb: &Orb, project: Project, wrong: Option<Vec<u8>>) -> Self {
         let deployed = project.deploy(orb);
         Self {

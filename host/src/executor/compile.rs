@@ -55,7 +55,7 @@ impl CompilerProcess {
             let _ = stderr.take(MESSAGE_BYTES_MAX).read_to_string(&mut said).await;
         };
         if timeout(limit, end).await.is_err() {
-            return Err(too_long(limit));
+            return Err(orb_runtime::too_long(limit));
         }
         // It has closed its standard error, so that it has ended, or is about to.
         let status = wait(spawned).await.map_err(|error| internal(&error))?;
@@ -116,7 +116,7 @@ async fn wait(mut spawned: Spawned) -> io::Result<ExitStatus> {
 fn ended(status: ExitStatus, said: &str, limit: Duration) -> GuestFault {
     let said = said.trim();
     match status.signal() {
-        Some(libc::SIGXCPU | libc::SIGKILL) => too_long(limit),
+        Some(libc::SIGXCPU | libc::SIGKILL) => orb_runtime::too_long(limit),
         // What Rust does when there is no memory.
         Some(libc::SIGABRT) if said.contains("memory") => GuestFault::Compile {
             message: format!("it takes more than {MEMORY_BYTES_MAX} bytes of memory"),
@@ -126,12 +126,6 @@ fn ended(status: ExitStatus, said: &str, limit: Duration) -> GuestFault {
                 .trim_end()
                 .to_owned(),
         },
-    }
-}
-
-fn too_long(limit: Duration) -> GuestFault {
-    GuestFault::Compile {
-        message: format!("it takes longer than {} s", limit.as_secs()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -65,7 +65,9 @@ pub(super) struct Link {
     next_call: AtomicU64,
     running: AtomicU32,
     /// Code that it has, for as long as somebody else has it too.
-    loaded: tokio::sync::Mutex<HashMap<CodeId, Weak<Code>>>,
+    loaded: RwLock<HashMap<CodeId, Weak<Code>>>,
+    /// Who loads, so that descriptors and messages come in the same order.
+    loading: tokio::sync::Mutex<()>,
     dead: AtomicBool,
     #[cfg(test)]
     pub(super) escaped: Inbox,
@@ -128,7 +130,8 @@ impl Link {
             calls: Mutex::default(),
             next_call: AtomicU64::new(0),
             running: AtomicU32::new(0),
-            loaded: tokio::sync::Mutex::default(),
+            loaded: RwLock::default(),
+            loading: tokio::sync::Mutex::default(),
             dead: AtomicBool::new(false),
             #[cfg(test)]
             escaped: Inbox::default(),
@@ -159,26 +162,39 @@ impl Link {
     /// # Errors
     /// The executor has ended.
     pub(super) async fn load(&self, code: &Arc<Code>) -> Result<(), Gone> {
-        let mut loaded = self.loaded.lock().await;
-        if loaded.contains_key(&code.id()) {
+        if self.has(code.id()) {
             return Ok(());
         }
-        // Whatever is not needed any more: now is when room is taken.
-        let dropped: Vec<CodeId> = loaded
-            .extract_if(|_, code| code.strong_count() == 0)
-            .map(|(id, _)| id)
-            .collect();
-        for id in dropped {
+        let _alone = self.loading.lock().await;
+        if self.has(code.id()) {
+            return Ok(());
+        }
+        // What nobody needs any more goes when room is taken.
+        for id in self.unneeded() {
             self.send(&ToExecutor::Unload(id)).await?;
         }
-        let file = code.bytes().file().as_fd();
+        let bytes = code.sealed().map_err(|_| Gone)?;
         self.socket
-            .async_io(Interest::WRITABLE, |socket| socket::send(socket, b"c", &[file]))
+            .async_io(Interest::WRITABLE, |socket| {
+                socket::send(socket, b"c", &[bytes.file().as_fd()])
+            })
             .await
             .map_err(|_| Gone)?;
         self.send(&ToExecutor::Load(code.id(), code.kind())).await?;
-        loaded.insert(code.id(), Arc::downgrade(code));
+        write(&self.loaded).insert(code.id(), Arc::downgrade(code));
         Ok(())
+    }
+
+    fn has(&self, id: CodeId) -> bool {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.contains_key(&id)
+    }
+
+    /// Takes out the code that nobody else has any more.
+    fn unneeded(&self) -> Vec<CodeId> {
+        let mut loaded = write(&self.loaded);
+        let gone = loaded.extract_if(|_, code| code.strong_count() == 0);
+        gone.map(|(id, _)| id).collect()
     }
 
     /// Begins a call. Dropping what is returned cancels it.
@@ -280,6 +296,10 @@ impl Link {
             }
         }
     }
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What may come of one call, in bytes.

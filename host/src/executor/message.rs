@@ -94,14 +94,18 @@ pub(super) fn message<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Violation>
 
 /// The end of a call as a frame that is short enough, whatever a guest made of its own engine's memory.
 pub(super) fn ended(call: CallId, outcome: Outcome) -> Vec<u8> {
-    let whole = frame(&FromExecutor::Ended(call, Box::new(outcome.clone())));
+    let used = Outcome {
+        result: Ok(()),
+        ..outcome
+    };
+    let whole = frame(&FromExecutor::Ended(call, Box::new(outcome)));
     if whole.len() <= FRAME_LEN_MAX {
         return whole;
     }
     let message = "the guest's error report is longer than any may be".to_owned();
     let cut = Outcome {
-        result: Err(GuestFault::Internal { message }),
-        ..outcome
+        result: Err(GuestFault::Trap { message }),
+        ..used
     };
     frame(&FromExecutor::Ended(call, Box::new(cut)))
 }

@@ -43,6 +43,7 @@ mod escape;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 mod tests;
 
 use std::process::ExitCode;

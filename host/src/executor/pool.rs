@@ -9,6 +9,7 @@ use orb_runtime::{
     Artifact, CallContext, Code, CodeKind, Event, GuestFault, Input, Job, Library, Limits, Outcome, Prepared,
     SandboxConfig, SandboxError,
 };
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -89,6 +90,7 @@ impl Executors {
     /// # Errors
     /// [`ExecutorsError`].
     pub async fn start(config: ExecutorsConfig) -> Result<Self, ExecutorsError> {
+        raise_descriptors();
         let nursery = Nursery::start(config.launch.clone()).map_err(StartError::from)?;
         let compiler = CompilerProcess::new(nursery.clone(), &config.sandbox);
         let library = Library::new(&config.sandbox, Box::new(compiler))?;
@@ -477,7 +479,7 @@ async fn keep_filled(inner: std::sync::Weak<Inner>, slot: usize, mut keep: Keep)
             match Link::start(&inner.nursery, &inner.setup).await {
                 Ok((keep, _)) => break keep,
                 Err(error) => {
-                    tracing::warn!(%error, "an executor could not be replaced: another attempt follows")
+                    tracing::warn!(%error, "an executor could not be replaced: another attempt follows");
                 }
             }
         };
@@ -492,6 +494,14 @@ impl Inner {
         }
         self.changes.send_modify(|count| *count += 1);
     }
+}
+
+/// Lets this process have as many descriptors as it may: each program of machine code takes one.
+fn raise_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // It is a wish: with fewer a host keeps fewer programs in memory.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 async fn before<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, GuestFault> {

@@ -13,7 +13,8 @@ type Loaded<P> = Result<P, GuestFault>;
 /// Programs by hash. Those that were used longest ago go first when it is full.
 ///
 /// Refusals that depend on nothing but the artifact are remembered as well, so that asking again
-/// for something that does not run costs nothing.
+/// for something that does not run costs nothing. What took too long is tried again: it may have been
+/// the machine.
 #[derive(Debug)]
 pub(crate) struct MemoryCache<P> {
     bytes_max: u64,
@@ -96,21 +97,20 @@ impl<P: Clone> MemoryCache<P> {
         }
     }
 
-    /// Ends a flight: keeps what was loaded, unless asking again may give something else, and
-    /// tells those who wait.
+    /// Ends a flight: keeps what was loaded as so many bytes, or not at all, and tells those who wait.
     pub(crate) fn land(
         &self,
         hash: &[u8; 32],
         sender: &watch::Sender<Option<Loaded<P>>>,
         program: Loaded<P>,
-        bytes: u64,
+        bytes: Option<u64>,
     ) {
         let mut state = self.lock();
         let ours = matches!(state.entries.get(hash), Some(Entry::Loading(receiver))
             if receiver.same_channel(&sender.subscribe()));
         if ours {
             state.entries.remove(hash);
-            if program.as_ref().map_or_else(is_settled, |_| true) {
+            if let Some(bytes) = bytes {
                 state.insert(*hash, program.clone(), bytes + ENTRY_BYTES, self.bytes_max);
             }
         }
@@ -159,11 +159,6 @@ impl<P> State<P> {
     }
 }
 
-/// Whether asking again is bound to give the same.
-fn is_settled(fault: &GuestFault) -> bool {
-    matches!(fault, GuestFault::Refused { .. } | GuestFault::Compile { .. })
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 mod tests {
@@ -172,7 +167,7 @@ mod tests {
     fn put(cache: &MemoryCache<&'static str>, hash: u8, program: Loaded<&'static str>, bytes: u64) {
         match cache.ask(&[hash; 32]) {
             Flight::Mine(sender, _) => {
-                cache.land(&[hash; 32], &sender, program, bytes - ENTRY_BYTES);
+                cache.land(&[hash; 32], &sender, program, Some(bytes - ENTRY_BYTES));
             }
             other => panic!("{other:?}"),
         }
@@ -203,7 +198,7 @@ mod tests {
         let Flight::Joined(waiting) = cache.ask(&[1; 32]) else {
             panic!()
         };
-        cache.land(&[1; 32], &sender, Ok("a"), 1);
+        cache.land(&[1; 32], &sender, Ok("a"), Some(1));
         assert_eq!(*waiting.borrow(), Some(Ok("a")));
         assert!(has(&cache, 1));
     }
@@ -216,26 +211,18 @@ mod tests {
     }
 
     #[test]
-    fn refusals_stay_and_failures_of_the_host_do_not() {
-        let cache = MemoryCache::new(10_000);
-        put(
-            &cache,
-            1,
-            Err(GuestFault::Refused {
-                message: String::new(),
-            }),
-            2_000,
-        );
-        put(
-            &cache,
-            2,
-            Err(GuestFault::Internal {
-                message: String::new(),
-            }),
-            2_000,
-        );
-        assert!(has(&cache, 1));
-        assert!(!has(&cache, 2));
+    fn what_is_not_to_be_kept_is_told_and_forgotten() {
+        let cache = MemoryCache::<&str>::new(10_000);
+        let Flight::Mine(sender, receiver) = cache.ask(&[1; 32]) else {
+            panic!()
+        };
+        let fault = GuestFault::Internal {
+            message: String::new(),
+        };
+        cache.land(&[1; 32], &sender, Err(fault.clone()), None);
+        assert_eq!(receiver.borrow().clone().unwrap(), Err(fault));
+        assert!(!has(&cache, 1));
+        assert_eq!(cache.bytes(), 0);
     }
 
     #[test]
@@ -245,7 +232,7 @@ mod tests {
             panic!()
         };
         cache.forget(&[1; 32]);
-        cache.land(&[1; 32], &sender, Ok("a"), 1);
+        cache.land(&[1; 32], &sender, Ok("a"), Some(1));
         assert_eq!(receiver.borrow().clone().unwrap(), Ok("a"));
         assert!(!has(&cache, 1));
         assert_eq!(cache.bytes(), 0);

@@ -164,7 +164,7 @@ fn the_cache_on_disk_is_bounded() {
 fn the_cache_in_memory_is_bounded() {
     block_on(async {
         let config = SandboxConfig {
-            memory_cache_bytes_max: 200_000,
+            memory_cache_bytes_max: 2_000_000,
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::new(config).unwrap();
@@ -173,7 +173,7 @@ fn the_cache_in_memory_is_bounded() {
             assert_eq!(run_in(&sandbox, job(&guest)).await.text(), "");
         }
         let bytes = sandbox.features().compiled_bytes_in_memory;
-        assert!(bytes > 0 && bytes <= 200_000, "{bytes}");
+        assert!(bytes > 0 && bytes <= 2_000_000, "{bytes}");
     });
 }
 
@@ -264,7 +264,7 @@ fn a_file_that_is_too_large_is_told_so_only_if_it_is_the_artifact() {
 }
 
 #[test]
-fn what_takes_too_long_to_compile_is_refused_and_later_there() {
+fn what_takes_too_long_to_compile_is_refused() {
     block_on(async {
         let config = SandboxConfig {
             compile_time_max: Duration::ZERO,
@@ -274,15 +274,11 @@ fn what_takes_too_long_to_compile_is_refused_and_later_there() {
         // Enough work for a good part of a second.
         let function = "(func (result i32) (i32.mul (memory.size) (i32.const 7)))";
         let text = format!(r#"{} (func (export "_start"))"#, function.repeat(5_000));
-        let guest = crate::support::command(&text);
-        let seen = run_in(&sandbox, job(&guest)).await;
+        let seen = run_in(&sandbox, job(&crate::support::command(&text))).await;
         assert!(matches!(seen.fault(), GuestFault::Compile { .. }), "{seen:?}");
         assert!(!seen.started);
-        // It is compiled to the end, off the call's path.
-        while sandbox.prepare(&guest).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert_eq!(run_in(&sandbox, job(&guest)).await.text(), "");
+        // It is not held against the artifact: another time the machine may have more time.
+        assert_eq!(sandbox.features().compiled_bytes_in_memory, 0);
     });
 }
 

@@ -1,12 +1,13 @@
 //! How much of the machine the process may take.
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::State;
 
-/// Descriptors: its channel, its event loop, and a file for each program that is just being loaded.
-const DESCRIPTORS_MAX: u64 = 64;
+/// Descriptors: its channel, its event loop, and one for each program of machine code that is loaded, of
+/// which the library keeps a thousand.
+const DESCRIPTORS_MAX: u64 = 4_096;
 
 /// What differs from process to process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub(super) fn set(bounds: &Bounds) -> State {
     let failed: Vec<String> = limits
         .into_iter()
         .filter_map(|(resource, max)| {
+            // One that is lower already stays so.
+            let max = getrlimit(resource).maximum.map_or(max, |now| now.min(max));
             let limit = Rlimit {
                 current: Some(max),
                 maximum: Some(max),
