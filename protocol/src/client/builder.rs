@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::error::ClientError;
 use super::hosts::Hosts;
 use super::memory::Memory;
+use super::retry::Budget;
 use super::uplink::{SUPER_NODES_MAX, Uplink};
 use super::{Client, Inner, random};
 use crate::fault::{Fault, FaultKind};
@@ -75,6 +76,7 @@ impl ClientBuilder {
             uplink: Uplink::new(endpoint.clone(), self.super_nodes),
             hosts: Hosts::new(endpoint.clone()),
             memory: Memory::default(),
+            retries: Budget::default(),
             owner_key: self.owner_key,
             invite: self.invite,
             endpoint,

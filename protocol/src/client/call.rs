@@ -20,6 +20,9 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// The longest answer that is collected, if the caller names no other limit, in bytes: eight times
 /// the default limit of a function's output.
 pub const ANSWER_BYTES_MAX_DEFAULT: u64 = 64 << 20;
+/// How often an overloaded network is asked again, if the caller does not say: with waits that double
+/// this covers a burst, and what lasts longer is not mended by asking (a guess).
+pub const OVERLOAD_RETRIES_DEFAULT: u32 = 3;
 
 /// How a function is called.
 #[derive(Debug, Clone)]
@@ -34,6 +37,10 @@ pub struct CallOptions {
     pub hops: u8,
     /// The longest answer that is taken, in bytes. Streamed answers have no such limit.
     pub answer_bytes_max: u64,
+    /// How often the call is made again after every host has turned it away as overloaded, once the wait
+    /// that they propose is over; within the deadline, and less often while most calls are turned away.
+    /// 0: never, and such calls end at once. Default: [`OVERLOAD_RETRIES_DEFAULT`].
+    pub overload_retries: u32,
 }
 
 impl Default for CallOptions {
@@ -44,6 +51,7 @@ impl Default for CallOptions {
             trace: None,
             hops: 0,
             answer_bytes_max: ANSWER_BYTES_MAX_DEFAULT,
+            overload_retries: OVERLOAD_RETRIES_DEFAULT,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::attempt::{Attempt, Outcome, Progress, is_unknown_call};
 use super::body::{Input, Output};
@@ -13,7 +13,7 @@ use super::directory::Resolution;
 use super::error::{Broken, CallError, FailedAttempt};
 use super::failover::{Circumstances, Failure, Next, Stage};
 use super::hosts::HostConnection;
-use super::{Inner, random, verdict};
+use super::{Inner, random, retry, verdict};
 use crate::fault::{Fault, FaultKind, Party};
 use crate::id::{FunctionId, NodeId, RequestId};
 use crate::manifest::{Publish, Version};
@@ -114,7 +114,41 @@ struct Dispatch<'a> {
 }
 
 impl Dispatch<'_> {
+    /// Goes round the hosts, and again after a while if all of them have too much to do.
     async fn run(&mut self, input: &mut Input, output: &mut Output) -> Result<CallReport, Fault> {
+        let mut again = 0;
+        loop {
+            let before = self.failed.len();
+            let fault = match self.go_round(input, output).await {
+                Ok(report) => {
+                    self.client.retries.on_answer();
+                    return Ok(report);
+                }
+                Err(fault) => fault,
+            };
+            let Some(until) = self.may_ask_again(&fault, before, again) else {
+                return Err(fault);
+            };
+            sleep_until(until).await;
+            self.tried.clear();
+            again += 1;
+        }
+    }
+
+    /// When hosts that had too much to do are asked once more, if that is worth it.
+    fn may_ask_again(&self, fault: &Fault, before: usize, again: u32) -> Option<Instant> {
+        let asked_enough = again >= self.options.overload_retries || self.failed.len() >= ATTEMPTS_MAX;
+        if fault.kind != FaultKind::Overloaded || self.may_have_run || asked_enough {
+            return None;
+        }
+        let [random] = random::bytes().unwrap_or_default();
+        let pause = retry::pause(self.failed.get(before..)?, again, random)?;
+        let until = Instant::now().checked_add(pause)?;
+        (until < self.deadline && self.client.retries.take()).then_some(until)
+    }
+
+    async fn go_round(&mut self, input: &mut Input, output: &mut Output) -> Result<CallReport, Fault> {
+        let first = self.failed.len();
         let mut note = String::new();
         for round in 0..ROUNDS {
             let resolution = self.resolve(round == 0, input).await?;
@@ -134,7 +168,8 @@ impl Dispatch<'_> {
             }
             note.clone_from(&resolution.note);
         }
-        Err(verdict::no_host_left(&self.failed, &note))
+        let failed = self.failed.get(first..).unwrap_or_default();
+        Err(verdict::no_host_left(failed, &note))
     }
 
     /// Who can answer, and whether they would take this input.

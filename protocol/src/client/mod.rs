@@ -21,7 +21,7 @@
 //!
 //! What is here: [`ClientBuilder`] connects. `directory` asks super nodes, `deploy` makes revisions.
 //! `call` is one call with its options and its answer, `stream` the same with streamed bodies; below
-//! them `dispatch` goes from host to host, `failover` decides when it may, and `attempt` is one
+//! them `dispatch` goes from host to host, `failover` decides when it may, `retry` when all are asked again, and `attempt` is one
 //! exchange with one host, and `verdict` says what went wrong. `uplink` and `hosts` keep connections, `memory` what was learnt.
 
 mod attempt;
@@ -37,6 +37,7 @@ mod failover;
 mod hosts;
 mod memory;
 mod random;
+mod retry;
 mod slot;
 mod stream;
 mod uplink;
@@ -54,7 +55,8 @@ use crate::quic::Endpoint;
 
 pub use builder::ClientBuilder;
 pub use call::{
-    ANSWER_BYTES_MAX_DEFAULT, Answer, CallOptions, CallReport, CallTimes, JsonAnswer, TIMEOUT_DEFAULT,
+    ANSWER_BYTES_MAX_DEFAULT, Answer, CallOptions, CallReport, CallTimes, JsonAnswer,
+    OVERLOAD_RETRIES_DEFAULT, TIMEOUT_DEFAULT,
 };
 pub use deploy::{Deployed, Draft};
 pub use directory::{Inspection, Listing, Resolution, Revision};
@@ -72,6 +74,7 @@ struct Inner {
     uplink: uplink::Uplink,
     hosts: hosts::Hosts,
     memory: memory::Memory,
+    retries: retry::Budget,
     owner_key: Option<OwnerKey>,
     /// Empty: there is none.
     invite: String,

@@ -59,6 +59,58 @@ async fn hosts_that_are_all_overloaded_are_called_overloaded() {
 }
 
 #[tokio::test]
+async fn hosts_that_are_all_overloaded_are_asked_again_when_they_said() {
+    let network = network(
+        false,
+        [vec![Act::Away(20), Act::Away(20)], vec![Act::Away(60_000)]],
+    )
+    .await;
+    let answer = network.call().await.unwrap();
+    assert_eq!(
+        answer.output, "2:in",
+        "both are asked again when the first has room"
+    );
+    assert_eq!((answer.report.attempts, network.calls()), (4, vec![2, 2]));
+}
+
+#[tokio::test]
+async fn an_overloaded_host_is_not_waited_for_where_another_one_answers() {
+    let network = network(false, [vec![Act::Away(60_000)], vec![]]).await;
+    assert_eq!(network.call().await.unwrap().output, "2:in");
+}
+
+#[tokio::test]
+async fn nobody_waits_beyond_the_deadline_or_if_told_not_to() {
+    let given_up = |options: CallOptions| async move {
+        let network = network(false, [vec![Act::Away(20_000)]]).await;
+        let call = network.client.call(function(), Bytes::new(), options);
+        let error = call.await.unwrap_err();
+        assert_eq!((error.kind(), error.may_have_run), (FaultKind::Overloaded, false));
+        assert_eq!(error.fault.retry_after_ms, Some(20_000));
+        assert_eq!(network.calls(), [1]);
+    };
+    given_up(CallOptions {
+        timeout: Duration::from_secs(19),
+        ..CallOptions::default()
+    })
+    .await;
+    given_up(CallOptions {
+        overload_retries: 0,
+        ..CallOptions::default()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_always_overloaded_is_not_asked_for_ever() {
+    let network = network(false, [vec![Act::Away(1); 100]]).await;
+    for calls in [4, 8, 12, 14, 15] {
+        assert_eq!(network.call().await.unwrap_err().kind(), FaultKind::Overloaded);
+        assert_eq!(network.calls(), [calls]);
+    }
+}
+
+#[tokio::test]
 async fn hosts_that_are_all_gone_are_no_live_hosts() {
     let network = network::<0>(false, []).await;
     for seed in [61, 62] {

@@ -35,6 +35,8 @@ pub(super) enum Act {
     EchoThenLose,
     /// Does not start.
     Refuse(FaultKind),
+    /// Does not start: overloaded, and to be asked again after so many milliseconds.
+    Away(u32),
     /// Starts, and ends with a fault.
     Fail(FaultKind),
     /// Starts, and waits until the client gives up.
@@ -203,7 +205,7 @@ impl Shared {
                 let kept = self.kept.lock().unwrap().get(&attach.request).cloned();
                 match kept {
                     Some(answer) => self.give(&mut send, self.version(), answer, None).await,
-                    None => refuse(&mut send, FaultKind::NotFound).await,
+                    None => refuse(&mut send, Fault::new(FaultKind::NotFound, "told to")).await,
                 }
             }
             Request::Call(call) => {
@@ -243,7 +245,14 @@ impl Shared {
                 connection.close(9, "lost");
                 Some(())
             }
-            Act::Refuse(kind) => refuse(send, kind).await,
+            Act::Refuse(kind) => refuse(send, Fault::new(kind, "told to")).await,
+            Act::Away(ms) => {
+                let fault = Fault {
+                    retry_after_ms: Some(ms),
+                    ..Fault::new(FaultKind::Overloaded, "told to")
+                };
+                refuse(send, fault).await
+            }
             Act::Fail(kind) => self.give(send, self.version(), Bytes::new(), Some(kind)).await,
             Act::Hang => {
                 self.start(send, self.version()).await?;
@@ -344,10 +353,8 @@ impl Shared {
     }
 }
 
-async fn refuse(send: &mut SendStream, kind: FaultKind) -> Option<()> {
-    write_message(send, &Reply::fault(Fault::new(kind, "told to")))
-        .await
-        .ok()
+async fn refuse(send: &mut SendStream, fault: Fault) -> Option<()> {
+    write_message(send, &Reply::fault(fault)).await.ok()
 }
 
 async fn end(send: &mut SendStream, fault: Option<FaultKind>) -> Option<()> {
