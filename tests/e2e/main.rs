@@ -9,5 +9,6 @@ mod crash;
 mod half_upload;
 mod javascript;
 mod life_cycle;
+mod overload;
 mod peers;
 mod restart;

@@ -1,6 +1,7 @@
 //! What the operator of a host node may set.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use orb_protocol::client::SuperAddr;
@@ -31,6 +32,8 @@ pub(crate) struct NodeConfig {
     pub(crate) executor_bytes_max: u64,
     /// Refuse to start where a part of the second wall around guests is missing.
     pub(crate) require_sandbox: bool,
+    /// The longest wait that is accepted for a short call; a long one may wait for as long as it takes.
+    pub(crate) queue_wait_max: Duration,
     /// The highest limits of a function that it seeds.
     pub(crate) ceiling: Limits,
     /// The longest artifact that it seeds, in bytes.
@@ -81,6 +84,15 @@ pub(crate) struct NodeLayer {
         help_heading = "Capacity"
     )]
     pub(crate) executor_bytes_max: Option<ByteSize>,
+    /// How long a call may be expected to wait, in milliseconds, beyond which it is answered `overloaded`; one that
+    /// takes longer may wait for as long as it takes [default: 500]
+    #[arg(
+        long,
+        value_name = "MS",
+        env = "ORB_QUEUE_WAIT_MS_MAX",
+        help_heading = "Capacity"
+    )]
+    pub(crate) queue_wait_ms_max: Option<u64>,
     /// Disk for artifacts and compiled code [default: 4GiB]
     #[arg(
         long,
@@ -198,6 +210,7 @@ impl NodeLayer {
             executors: self.executors.or(lower.executors),
             executor_bytes_max: self.executor_bytes_max.or(lower.executor_bytes_max),
             require_sandbox: self.require_sandbox.or(lower.require_sandbox),
+            queue_wait_ms_max: self.queue_wait_ms_max.or(lower.queue_wait_ms_max),
             disk_bytes_max: self.disk_bytes_max.or(lower.disk_bytes_max),
             artifact_bytes_max: self.artifact_bytes_max.or(lower.artifact_bytes_max),
             fuel_max: self.fuel_max.or(lower.fuel_max),
@@ -249,6 +262,9 @@ impl NodeLayer {
             executors,
             executor_bytes_max: self.executor_bytes_max.map_or_else(memory_share, |size| size.0),
             require_sandbox: self.require_sandbox.unwrap_or(false),
+            // A caller gives half a second away at most where another host may be free: a third of what a
+            // host that fails costs it (`orb_protocol::ranking`).
+            queue_wait_max: Duration::from_millis(self.queue_wait_ms_max.unwrap_or(500)),
             ceiling,
             artifact_bytes_max: self.artifact_bytes_max.map_or(32 << 20, |size| size.0),
             disk_bytes_max: self.disk_bytes_max.map_or(4 << 30, |size| size.0),

@@ -23,6 +23,7 @@ use super::Host;
 use super::answer::{answer, refuse};
 use super::driver::artifact_file;
 use super::intake::{First, Intake, too_large};
+use super::queue::{Ask, Caller, TurnedAway};
 use super::requests::{Begun, Runner};
 use crate::faults;
 
@@ -112,11 +113,17 @@ async fn run_to_end(
     let publish = manifest
         .publish()
         .ok_or_else(|| not_here("does not know what the live revision does"))?;
-    check_caller(&manifest, publish, caller, call)?;
+    let on_behalf = check_caller(&manifest, publish, caller, call)?;
     if call.input_len.is_some_and(|len| len > publish.limits.input_bytes) {
         return Err(too_large(publish.limits.input_bytes));
     }
-    let place = host.queue.enter().ok_or_else(|| overloaded(host))?;
+    let ask = Ask {
+        function: call.function,
+        caller: on_behalf,
+        forecast: host.load.forecast(&call.function),
+        remaining: deadline.saturating_duration_since(Instant::now()),
+    };
+    let place = host.queue.enter(&ask).map_err(overloaded)?;
     let mut intake = Intake::new(&mut recv, call.input_len, publish.limits.input_bytes);
     let start = || runner.start(started(&manifest, publish, call));
     let input = match before(deadline, take(host, publish, &mut intake, start)).await {
@@ -124,7 +131,8 @@ async fn run_to_end(
         Ok(Err(fault)) | Err(fault) => return runner.ended_early(fault),
     };
     let turn = match before(deadline, place.turn()).await {
-        Ok(turn) => turn,
+        Ok(Ok(turn)) => turn,
+        Ok(Err(away)) => return runner.ended_early(overloaded(away)),
         Err(fault) => return runner.ended_early(fault),
     };
     let queued = arrived.elapsed();
@@ -205,10 +213,15 @@ fn not_here(why: &str) -> Fault {
     Fault::new(FaultKind::NoLiveHost, format!("this host {why}")).help("call another host")
 }
 
-/// Whether the caller may call the function.
-fn check_caller(manifest: &Verified, publish: &Publish, caller: NodeId, call: &Call) -> Result<(), Fault> {
+/// Whether the caller may call the function, and for whom the call counts.
+fn check_caller(
+    manifest: &Verified,
+    publish: &Publish,
+    caller: NodeId,
+    call: &Call,
+) -> Result<Caller, Fault> {
     let Some(allowed) = &publish.visibility.callers else {
-        return Ok(());
+        return Ok(Caller::Node(caller));
     };
     let name = &manifest.manifest().name;
     let refused = |why: String| {
@@ -229,21 +242,19 @@ fn check_caller(manifest: &Verified, publish: &Publish, caller: NodeId, call: &C
     if owner != manifest.manifest().owner && !allowed.contains(&owner) {
         return Err(refused(format!("the key {owner} is not on its list")));
     }
-    Ok(())
+    Ok(Caller::Owner(owner))
 }
 
-fn overloaded(host: &Host) -> Fault {
-    let after = host.queue.retry_after(host.load.run_us());
-    let fault = Fault::new(
-        FaultKind::Overloaded,
-        format!(
-            "this host is overloaded: {} calls run and {} wait",
-            host.queue.running(),
-            host.queue.waiting()
-        ),
-    );
+fn overloaded(away: TurnedAway) -> Fault {
+    let TurnedAway {
+        retry_after,
+        running,
+        waiting,
+    } = away;
+    let message = format!("this host is overloaded: {running} calls run and {waiting} wait");
+    let fault = Fault::new(FaultKind::Overloaded, message);
     Fault {
-        retry_after_ms: u32::try_from(after.as_millis()).ok(),
+        retry_after_ms: u32::try_from(retry_after.as_millis()).ok(),
         ..fault.help("call another host, or again a little later")
     }
 }

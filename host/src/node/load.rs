@@ -74,9 +74,12 @@ impl Load {
         self.means().functions.remove(function);
     }
 
-    /// The mean time in guest of all calls, in microseconds.
-    pub(crate) fn run_us(&self) -> u32 {
-        self.means().run_us.unwrap_or(RUN_UNKNOWN_US)
+    /// How long a call of a function will probably be in the guest: as long as its calls were lately, or
+    /// else as long as all calls were.
+    pub(crate) fn forecast(&self, function: &FunctionId) -> Duration {
+        let means = self.means();
+        let own = means.functions.get(function).map(|mean| mean.run_us);
+        Duration::from_micros(own.or(means.run_us).unwrap_or(RUN_UNKNOWN_US).into())
     }
 
     /// How many of a thousand calls fail through the host's fault, lately.
@@ -135,9 +138,14 @@ mod tests {
     #[test]
     fn a_mean_follows_what_is_measured() {
         let load = Load::default();
-        assert_eq!(load.run_us(), RUN_UNKNOWN_US);
+        assert_eq!(
+            load.forecast(&function(1)),
+            Duration::from_micros(RUN_UNKNOWN_US.into())
+        );
         ran(&load, 1, 100);
-        assert_eq!(load.run_us(), 100);
+        assert_eq!(load.forecast(&function(1)), Duration::from_micros(100));
+        // Nothing is known of the other one but what calls take in general.
+        assert_eq!(load.forecast(&function(2)), Duration::from_micros(100));
         ran(&load, 1, 180);
         assert_eq!(load.changed(0).0, vec![(function(1), 110)]);
         for _ in 0..100 {

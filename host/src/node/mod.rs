@@ -53,7 +53,7 @@ use self::intake::InputBudget;
 use self::load::Load;
 use self::log::FunctionLogs;
 use self::manifests::HeldManifests;
-use self::queue::Queue;
+use self::queue::{Bounds, Queue};
 use self::requests::Requests;
 use crate::config::NodeConfig;
 use crate::executor::{Executors, ExecutorsConfig, Launch};
@@ -223,7 +223,11 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
         sources,
         objects,
         executors,
-        queue: Queue::new(config.capacity, config.queue_max),
+        queue: Queue::new(Bounds {
+            capacity: config.capacity,
+            waiting_max: config.queue_max,
+            wait_max: config.queue_wait_max,
+        }),
         requests: Requests::new(),
         inputs: InputBudget::new(),
         load,

@@ -255,6 +255,7 @@ pub(super) fn config(data: &Path, supers: &[&Super]) -> NodeConfig {
         executor_bytes_max: 4 << 30,
         require_sandbox: false,
         queue_max: 16,
+        queue_wait_max: Duration::from_millis(500),
         ceiling: Limits::default(),
         artifact_bytes_max: 1 << 20,
         disk_bytes_max: 1 << 30,
