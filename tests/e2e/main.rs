@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 
 mod bad_input;
+mod bench;
 mod bodies;
 mod corruption;
 mod crash;

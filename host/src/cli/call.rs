@@ -172,7 +172,10 @@ impl Times {
 }
 
 /// Connects, asks what the function is, and checks here what can be checked here.
-async fn prepare(
+///
+/// # Errors
+/// Nobody can be asked, there is no such function, or it does not take this input.
+pub(crate) async fn prepare(
     context: &Context,
     target: &Target,
     input: Option<Bytes>,

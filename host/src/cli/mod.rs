@@ -6,6 +6,7 @@
 //! for hosts).
 
 mod answer;
+mod bench;
 mod build;
 mod call;
 mod completions;
@@ -117,6 +118,7 @@ enum Command {
     Run(run::RunCommand),
     Deploy(deploy::DeployCommand),
     Call(call::CallCommand),
+    Bench(bench::BenchCommand),
     List(list::ListCommand),
     Inspect(inspect::InspectCommand),
     Versions(versions::VersionsCommand),
@@ -155,6 +157,7 @@ impl Command {
             Self::Run(command) => command.execute(context).await,
             Self::Deploy(command) => command.execute(context).await,
             Self::Call(command) => command.execute(context).await,
+            Self::Bench(command) => command.execute(context).await,
             Self::List(command) => command.execute(context).await,
             Self::Inspect(command) => command.execute(context).await,
             Self::Versions(command) => command.execute(context).await,
