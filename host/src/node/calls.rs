@@ -117,10 +117,12 @@ async fn run_to_end(
     if call.input_len.is_some_and(|len| len > publish.limits.input_bytes) {
         return Err(too_large(publish.limits.input_bytes));
     }
+    let measured = host.load.measured(&call.function);
     let ask = Ask {
         function: call.function,
         caller: on_behalf,
-        forecast: host.load.forecast(&call.function),
+        forecast: measured.unwrap_or_else(|| host.load.mean()),
+        measured: measured.is_some(),
         remaining: deadline.saturating_duration_since(Instant::now()),
     };
     let place = host.queue.enter(&ask).map_err(overloaded)?;

@@ -74,12 +74,16 @@ impl Load {
         self.means().functions.remove(function);
     }
 
-    /// How long a call of a function will probably be in the guest: as long as its calls were lately, or
-    /// else as long as all calls were.
-    pub(crate) fn forecast(&self, function: &FunctionId) -> Duration {
+    /// How long calls of a function were in the guest lately, if any has ended.
+    pub(crate) fn measured(&self, function: &FunctionId) -> Option<Duration> {
         let means = self.means();
-        let own = means.functions.get(function).map(|mean| mean.run_us);
-        Duration::from_micros(own.or(means.run_us).unwrap_or(RUN_UNKNOWN_US).into())
+        let own = means.functions.get(function)?;
+        Some(Duration::from_micros(own.run_us.into()))
+    }
+
+    /// How long all calls were in the guest lately.
+    pub(crate) fn mean(&self) -> Duration {
+        Duration::from_micros(self.means().run_us.unwrap_or(RUN_UNKNOWN_US).into())
     }
 
     /// How many of a thousand calls fail through the host's fault, lately.
@@ -138,14 +142,11 @@ mod tests {
     #[test]
     fn a_mean_follows_what_is_measured() {
         let load = Load::default();
-        assert_eq!(
-            load.forecast(&function(1)),
-            Duration::from_micros(RUN_UNKNOWN_US.into())
-        );
+        assert_eq!((load.measured(&function(1)), load.mean().as_millis()), (None, 1));
         ran(&load, 1, 100);
-        assert_eq!(load.forecast(&function(1)), Duration::from_micros(100));
-        // Nothing is known of the other one but what calls take in general.
-        assert_eq!(load.forecast(&function(2)), Duration::from_micros(100));
+        let first = Duration::from_micros(100);
+        assert_eq!((load.measured(&function(1)), load.mean()), (Some(first), first));
+        assert_eq!(load.measured(&function(2)), None);
         ran(&load, 1, 180);
         assert_eq!(load.changed(0).0, vec![(function(1), 110)]);
         for _ in 0..100 {

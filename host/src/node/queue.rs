@@ -184,6 +184,7 @@ mod tests {
             function: FunctionId::from_bytes([1; 32]),
             caller: Caller::Node(NodeId::from_bytes([caller; 32])),
             forecast: Duration::from_millis(100),
+            measured: true,
             remaining: Duration::from_secs(30),
         }
     }

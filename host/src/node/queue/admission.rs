@@ -10,6 +10,10 @@
 //! among the callers of one. Node ids are free to make, so that somebody with many has many shares, but
 //! only of the one function's; a key that its owner vouches for counts as one, however many nodes show it.
 //!
+//! A turn that has begun is not cut short. So calls that take longer than others are to wait leave one
+//! turn to the rest: however many of them come, short calls go on. Those of a function that was not
+//! measured yet do so too, but for the first of them.
+//!
 //! | ticket | on | becomes |
 //! | --- | --- | --- |
 //! | none | let in | coming |
@@ -41,8 +45,10 @@ pub(crate) struct Ask {
     pub(crate) function: FunctionId,
     /// For whom.
     pub(crate) caller: Caller,
-    /// How long its turn will take, by what is known of the function.
+    /// How long its turn will take, by what is known of the function, or else of all.
     pub(crate) forecast: Duration,
+    /// Whether that is known of the function itself.
+    pub(crate) measured: bool,
     /// The caller's deadline: waiting beyond it helps nobody.
     pub(crate) remaining: Duration,
 }
@@ -75,6 +81,9 @@ pub(super) struct Admission {
     functions: Shares<FunctionId, Function>,
     running: Work,
     waiting: Work,
+    /// Of each, the calls that are not short.
+    running_long: Work,
+    waiting_long: Work,
     last: Ticket,
 }
 
@@ -83,6 +92,7 @@ struct Held {
     function: FunctionId,
     caller: Caller,
     forecast_us: u64,
+    long: bool,
     stage: Stage,
 }
 
@@ -93,8 +103,30 @@ enum Stage {
     Running,
 }
 
+/// How long a function's calls take, by what was known last, against what others are to wait.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    #[default]
+    Unknown,
+    Short,
+    Long,
+}
+
+impl Length {
+    /// Whether one more call may have the turn that is left to short ones, if so many of them run.
+    fn may_take_last(self, running: u32) -> bool {
+        match self {
+            Self::Short => true,
+            Self::Unknown => running == 0,
+            Self::Long => false,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Function {
+    length: Length,
+    running: u32,
     waiting: Work,
     ready: BTreeSet<Ticket>,
     callers: Shares<Caller, Line>,
@@ -125,6 +157,13 @@ impl Work {
         self.calls -= 1;
         self.us -= us;
     }
+
+    fn without(self, part: Self) -> Self {
+        Self {
+            calls: self.calls - part.calls,
+            us: self.us - part.us,
+        }
+    }
 }
 
 impl Admission {
@@ -135,6 +174,8 @@ impl Admission {
             functions: Shares::default(),
             running: Work::default(),
             waiting: Work::default(),
+            running_long: Work::default(),
+            waiting_long: Work::default(),
             last: 0,
         }
     }
@@ -149,14 +190,19 @@ impl Admission {
         self.waiting.calls
     }
 
-    /// How long a call that is let in now has to wait, by what is known of those before it.
+    /// How long a call has to wait behind all that are here, by what is known of them.
     pub(super) fn expected_wait(&self) -> Duration {
-        if self.running.calls + self.waiting.calls < self.bounds.capacity {
-            return Duration::ZERO;
+        wait(self.bounds.capacity, self.running, self.waiting)
+    }
+
+    /// The same for a call that may have the turn that is left to short ones.
+    fn expected_wait_of_short(&self) -> Duration {
+        let turns = self.bounds.capacity.saturating_sub(self.running_long.calls);
+        if turns == 0 || self.has_turn_for_all() {
+            return self.expected_wait();
         }
-        // Those that run are half done, on average.
-        let ahead_us = self.waiting.us + self.running.us / 2;
-        Duration::from_micros(ahead_us / u64::from(self.bounds.capacity))
+        let running = self.running.without(self.running_long);
+        wait(turns, running, self.waiting.without(self.waiting_long))
     }
 
     /// The longest wait that is accepted for a call. For a short one it is what the operator says. A
@@ -184,21 +230,44 @@ impl Admission {
 
     fn has_room(&self, ask: &Ask) -> bool {
         let places = self.bounds.capacity.saturating_add(self.bounds.waiting_max);
-        self.tickets.len() < places as usize && self.expected_wait() <= self.patience(ask).min(ask.remaining)
+        let running = self
+            .functions
+            .get(&ask.function)
+            .map_or(0, |function| function.running);
+        let wait = if self.length(ask).may_take_last(running) {
+            self.expected_wait_of_short()
+        } else {
+            self.expected_wait()
+        };
+        self.tickets.len() < places as usize && wait <= self.patience(ask).min(ask.remaining)
+    }
+
+    fn length(&self, ask: &Ask) -> Length {
+        match ask.measured {
+            false => Length::Unknown,
+            true if ask.forecast > self.bounds.wait_max => Length::Long,
+            true => Length::Short,
+        }
     }
 
     fn insert(&mut self, ask: &Ask, forecast_us: u64) -> Ticket {
         self.last += 1;
         let ticket = self.last;
+        let length = self.length(ask);
         let held = Held {
             function: ask.function,
             caller: ask.caller,
             forecast_us,
+            long: length != Length::Short,
             stage: Stage::Coming,
         };
         self.tickets.insert(ticket, held);
         self.waiting.add(forecast_us);
+        if held.long {
+            self.waiting_long.add(forecast_us);
+        }
         let function = self.functions.join(ask.function);
+        function.length = length;
         function.waiting.add(forecast_us);
         let line = function.callers.join(ask.caller);
         line.waiting.add(forecast_us);
@@ -244,19 +313,35 @@ impl Admission {
         if self.running.calls >= self.bounds.capacity {
             return None;
         }
-        let id = *self.functions.next(|function| function.ready.first().copied())?;
+        let all_may = self.has_turn_for_all();
+        let first = |function: &Function| function.ready.first().copied();
+        let id = *self
+            .functions
+            .next(|function| first(function).filter(|_| all_may || function.may_take_last()))?;
         let function = self.functions.get_mut(&id)?;
         let caller = *function.callers.next(|line| line.ready.first().copied())?;
         let ticket = *function.callers.get(&caller)?.ready.first()?;
         let held = self.tickets.get_mut(&ticket)?;
         held.stage = Stage::Running;
-        let forecast_us = held.forecast_us;
+        let Held {
+            forecast_us, long, ..
+        } = *held;
+        function.running += 1;
         function.stop_waiting(&caller, ticket, forecast_us);
         function.callers.charge(&caller, forecast_us);
         self.functions.charge(&id, forecast_us);
         self.waiting.take(forecast_us);
         self.running.add(forecast_us);
+        if long {
+            self.waiting_long.take(forecast_us);
+            self.running_long.add(forecast_us);
+        }
         Some(ticket)
+    }
+
+    /// Whether one that is not short may have a turn: the last one is left to others.
+    fn has_turn_for_all(&self) -> bool {
+        self.running_long.calls < self.bounds.capacity.saturating_sub(1).max(1)
     }
 
     /// A call is gone, however far it was; it ran for so long.
@@ -265,16 +350,26 @@ impl Admission {
             return;
         };
         let Held {
-            caller, forecast_us, ..
+            caller,
+            forecast_us,
+            long,
+            ..
         } = held;
         let Some(function) = self.functions.get_mut(&held.function) else {
             return;
         };
         let (charged_us, used_us) = if held.stage == Stage::Running {
             self.running.take(forecast_us);
+            if long {
+                self.running_long.take(forecast_us);
+            }
+            function.running -= 1;
             (forecast_us, micros(ran))
         } else {
             self.waiting.take(forecast_us);
+            if long {
+                self.waiting_long.take(forecast_us);
+            }
             function.stop_waiting(&caller, ticket, forecast_us);
             (0, 0)
         };
@@ -284,6 +379,10 @@ impl Admission {
 }
 
 impl Function {
+    fn may_take_last(&self) -> bool {
+        self.length.may_take_last(self.running)
+    }
+
     fn surplus(&self, newcomer: &Caller, forecast_us: u64) -> Option<Ticket> {
         let (_, line) = most(self.callers.busy(), |line| line.waiting.us)?;
         let own = self.callers.get(newcomer);
@@ -302,6 +401,15 @@ impl Function {
             line.ready.remove(&ticket);
         }
     }
+}
+
+/// How long a call waits for one of so many turns, behind calls that run and wait.
+fn wait(turns: u32, running: Work, waiting: Work) -> Duration {
+    if running.calls + waiting.calls < turns {
+        return Duration::ZERO;
+    }
+    // Those that run are half done, on average.
+    Duration::from_micros((waiting.us + running.us / 2) / u64::from(turns.max(1)))
 }
 
 fn most<K, T>(all: impl Iterator<Item = (K, T)>, measure: impl Fn(&T) -> u64) -> Option<(K, T)> {

@@ -27,6 +27,7 @@ fn ask(function: u8, caller: u16) -> Ask {
         function: FunctionId::from_bytes([function; 32]),
         caller: Caller::Node(NodeId::from_bytes(node)),
         forecast: ms(RUN_MS),
+        measured: true,
         remaining: ms(60_000),
     }
 }
@@ -232,16 +233,67 @@ fn a_call_whose_input_does_not_come_holds_up_nobody() {
     assert_eq!(admission.next(), Some(slow));
 }
 
+#[test]
+fn long_calls_leave_a_turn_to_short_ones() {
+    let long = Ask {
+        forecast: ms(60_000),
+        ..ask(1, 1)
+    };
+    let unknown = Ask {
+        measured: false,
+        ..ask(1, 1)
+    };
+    for asked in [long, unknown] {
+        let mut admission = Admission::new(bounds(3, 16, 100));
+        let entered: Vec<Ticket> = (0..4).map(|_| admission.enter(&asked).unwrap().ticket).collect();
+        for &ticket in &entered {
+            admission.ready(ticket);
+        }
+        assert_eq!(
+            (admission.next(), admission.next()),
+            (Some(entered[0]), Some(entered[1]))
+        );
+        assert_eq!(admission.next(), None, "one turn is left");
+        for _ in 0..3 {
+            let short = admission.enter(&ask(2, 2)).unwrap().ticket;
+            admission.ready(short);
+            assert_eq!((admission.next(), admission.next()), (Some(short), None));
+            admission.leave(short, ms(RUN_MS));
+        }
+        let newcomer = admission
+            .enter(&Ask {
+                measured: false,
+                ..ask(3, 3)
+            })
+            .unwrap()
+            .ticket;
+        admission.ready(newcomer);
+        assert_eq!(
+            admission.next(),
+            Some(newcomer),
+            "nothing speaks against a first call"
+        );
+        admission.leave(newcomer, ms(RUN_MS));
+        admission.leave(entered[0], ms(60_000));
+        assert_eq!(admission.next(), Some(entered[2]));
+    }
+    // Where there is only one, it is for all.
+    let mut admission = Admission::new(bounds(1, 4, 100));
+    let only = admission.enter(&long).unwrap().ticket;
+    admission.ready(only);
+    assert_eq!(admission.next(), Some(only));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    Enter(u8, u16, u64),
+    Enter(u8, u16, u64, bool),
     Ready(usize),
     Leave(usize, u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..3_u8, 0..4_u16, 0..200_u64).prop_map(|(f, c, run)| Step::Enter(f, c, run)),
+        3 => (0..3_u8, 0..4_u16, 0..600_u64, any::<bool>()).prop_map(|(f, c, run, known)| Step::Enter(f, c, run, known)),
         3 => any::<usize>().prop_map(Step::Ready),
         2 => (any::<usize>(), 0..500_u64).prop_map(|(who, ran)| Step::Leave(who, ran)),
     ]
@@ -259,8 +311,8 @@ proptest! {
         };
         for step in steps {
             match step {
-                Step::Enter(function, caller, run_ms) => {
-                    let asked = Ask { forecast: ms(run_ms), ..ask(function, caller) };
+                Step::Enter(function, caller, run_ms, measured) => {
+                    let asked = Ask { forecast: ms(run_ms), measured, ..ask(function, caller) };
                     admission.enter(&asked);
                 }
                 Step::Ready(n) => if let Some(ticket) = nth(&admission, n) { admission.ready(ticket) },
@@ -278,12 +330,15 @@ proptest! {
 
 #[track_caller]
 fn check(admission: &Admission) {
-    let count = |stage| {
-        admission
-            .tickets
-            .values()
-            .filter(|held| held.stage == stage)
-            .count()
+    let runs = |held: &Held| held.stage == Stage::Running;
+    let Bounds {
+        capacity,
+        waiting_max,
+        ..
+    } = admission.bounds;
+    let could_run = |held: &Held| {
+        let function = admission.functions.get(&held.function).unwrap();
+        held.stage == Stage::Ready && (admission.has_turn_for_all() || function.may_take_last())
     };
     let sum = |of: &dyn Fn(&Held) -> bool| {
         let mut work = Work::default();
@@ -294,21 +349,20 @@ fn check(admission: &Admission) {
             .for_each(|held| work.add(held.forecast_us));
         work
     };
-    let Bounds {
-        capacity,
-        waiting_max,
-        ..
-    } = admission.bounds;
     assert!(admission.running() <= capacity);
     assert!(admission.tickets.len() <= (capacity + waiting_max) as usize);
     assert!(
-        admission.running() == capacity || count(Stage::Ready) == 0,
+        admission.running() == capacity || !admission.tickets.values().any(could_run),
         "an idle turn"
     );
-    assert_eq!(admission.running, sum(&|held| held.stage == Stage::Running));
-    assert_eq!(admission.waiting, sum(&|held| held.stage != Stage::Running));
+    assert_eq!(admission.running, sum(&runs));
+    assert_eq!(admission.running_long, sum(&|held| runs(held) && held.long));
+    assert_eq!(admission.waiting_long, sum(&|held| !runs(held) && held.long));
+    let running = admission.functions.busy().map(|(_, function)| function.running);
+    assert_eq!(running.sum::<u32>(), admission.running());
+    assert_eq!(admission.waiting, sum(&|held| !runs(held)));
     for (id, function) in admission.functions.busy() {
-        let waits = |held: &Held| held.function == *id && held.stage != Stage::Running;
+        let waits = |held: &Held| held.function == *id && !runs(held);
         assert_eq!(function.waiting, sum(&waits));
         for (caller, line) in function.callers.busy() {
             assert_eq!(line.waiting, sum(&|held| waits(held) && held.caller == *caller));
