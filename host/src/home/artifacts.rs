@@ -2,13 +2,15 @@
 //!
 //! `artifacts/NAME/GENERATION-REVISION-HASH.wasm`, the last [`REVISIONS_KEPT`] of each function.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use orb_protocol::id::ArtifactHash;
 use orb_protocol::manifest::Version;
 use orb_protocol::name::Name;
+
+use crate::store::files;
 
 /// How many revisions of a function are kept (the brief).
 const REVISIONS_KEPT: usize = 10;
@@ -41,20 +43,14 @@ impl Artifacts {
     /// When the disk does not take them.
     pub(crate) fn keep(&self, name: &Name, version: Version, wasm: &[u8]) -> io::Result<()> {
         let folder = self.folder.join(name.as_str());
-        std::fs::create_dir_all(&folder)?;
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&folder)?;
-        file.write_all(wasm)?;
-        file.as_file().sync_all()?;
+        files::make_dir(&folder)?;
         let hash = ArtifactHash::of(wasm);
         let path = folder.join(format!("{}-{}-{hash}.wasm", version.generation, version.revision));
-        file.persist(path).map_err(|error| error.error)?;
-        std::fs::File::open(&folder)?.sync_all()?;
+        files::replace(&path, wasm)?;
         let mut entries = entries(&folder)?;
         let kept = entries.split_off(entries.len().saturating_sub(REVISIONS_KEPT));
         debug_assert!(kept.len() <= REVISIONS_KEPT);
-        entries
-            .iter()
-            .try_for_each(|entry| std::fs::remove_file(&entry.path))
+        entries.iter().try_for_each(|entry| files::remove(&entry.path))
     }
 
     /// The bytes with this hash, if a kept revision of the function has them. What does not verify

@@ -9,52 +9,49 @@ use std::sync::Arc;
 use orb_protocol::id::FunctionId;
 use orb_protocol::manifest::{SignedManifest, Verified};
 use orb_protocol::wire::codec;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadTransaction, ReadableTable, TableDefinition};
+
+use crate::store::database::{Database, StoreError, TxnError};
+use crate::store::files;
 
 const TABLE: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("held");
 
 /// Why the manifests cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the database {path} cannot be {doing}: {source}; a host can be given an empty data folder: what it held is assigned again"
-)]
+#[error("what this host holds cannot be {doing}: {source}")]
 pub(crate) struct ManifestsError {
-    path: String,
     doing: &'static str,
     #[source]
-    source: Box<redb::Error>,
+    source: StoreError,
 }
 
 /// The table. Cheap to clone. Everything here blocks.
 #[derive(Debug, Clone)]
 pub(crate) struct HeldManifests {
     database: Arc<Database>,
-    path: Arc<str>,
 }
 
 impl HeldManifests {
-    /// Opens the database, made if it is not there. `check`: the daemon before this one did not stop
-    /// in order, so all of it is read and repaired first.
+    /// Opens the database, made if it is not there, and checked. A damaged one is set aside: super
+    /// nodes tell again what is to be held, and before they have done so nothing is answered.
     ///
     /// # Errors
-    /// The disk, or a file that is no database.
-    pub(crate) fn open(path: &Path, check: bool) -> Result<Self, ManifestsError> {
-        let name = path.display().to_string();
-        let opened = (|| -> Result<Database, redb::Error> {
-            let mut database = Database::create(path)?;
-            if check && !database.check_integrity()? {
-                tracing::warn!(path = %name, "the database was repaired after an unclean stop");
+    /// The disk.
+    pub(crate) fn open(path: &Path) -> Result<Self, ManifestsError> {
+        let opened = match Database::open(path) {
+            Err(StoreError::Corrupted { reason, .. }) => {
+                let aside = path.with_extension("redb.damaged");
+                tracing::error!(set_aside = %aside.display(), %reason, "the database is damaged: super nodes tell again what this host holds");
+                set_aside(path, &aside).and_then(|()| Database::open(path))
             }
-            let transaction = database.begin_write()?;
-            transaction.open_table(TABLE)?;
-            transaction.commit()?;
+            opened => opened,
+        };
+        let database = opened.and_then(|database| {
+            database.write(|txn| Ok(drop(txn.open_table(TABLE)?)))?;
             Ok(database)
-        })();
-        let failed = |source| error(&name, "opened", source);
-        Ok(Self {
-            database: Arc::new(opened.map_err(failed)?),
-            path: name.into(),
-        })
+        });
+        let database = Arc::new(database.map_err(failed("opened"))?);
+        Ok(Self { database })
     }
 
     /// All that verify. Others are reported and removed: a super node tells again what is to be held.
@@ -64,7 +61,7 @@ impl HeldManifests {
     pub(crate) fn all(&self) -> Result<Vec<Verified>, ManifestsError> {
         let mut broken = Vec::new();
         let mut good = Vec::new();
-        for (function, bytes) in self.read().map_err(|source| error(&self.path, "read", source))? {
+        for (function, bytes) in self.read()? {
             match decode(&bytes) {
                 Some(manifest) if manifest.function() == function => good.push(manifest),
                 _ => broken.push(function),
@@ -100,41 +97,40 @@ impl HeldManifests {
         })
     }
 
-    fn read(&self) -> Result<Vec<(FunctionId, Vec<u8>)>, redb::Error> {
-        let table = self.database.begin_read()?.open_table(TABLE)?;
-        let mut records = Vec::new();
-        for record in table.iter()? {
-            let (function, bytes) = record?;
-            records.push((FunctionId::from_bytes(*function.value()), bytes.value().to_vec()));
-        }
-        Ok(records)
+    fn read(&self) -> Result<Vec<(FunctionId, Vec<u8>)>, ManifestsError> {
+        let read = |txn: &ReadTransaction| {
+            let mut records = Vec::new();
+            for record in txn.open_table(TABLE)?.iter()? {
+                let (function, bytes) = record?;
+                records.push((FunctionId::from_bytes(*function.value()), bytes.value().to_vec()));
+            }
+            Ok(records)
+        };
+        self.database.read(read).map_err(failed("read"))
     }
 
     fn change(
         &self,
-        change: impl FnOnce(
-            &mut redb::Table<'_, &'static [u8; 32], &'static [u8]>,
-        ) -> Result<(), redb::StorageError>,
+        change: impl FnOnce(&mut redb::Table<'_, &'static [u8; 32], &'static [u8]>) -> Result<(), TxnError>,
     ) -> Result<(), ManifestsError> {
-        let changed = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
-            change(&mut transaction.open_table(TABLE)?)?;
-            Ok(transaction.commit()?)
-        };
-        changed().map_err(|source| error(&self.path, "written", source))
+        let write = |txn: &redb::WriteTransaction| change(&mut txn.open_table(TABLE)?);
+        self.database.write(write).map_err(failed("written"))
     }
+}
+
+fn set_aside(path: &Path, aside: &Path) -> Result<(), StoreError> {
+    files::rename(path, aside).map_err(|error| StoreError::Failed {
+        path: path.to_owned(),
+        reason: format!("it is damaged, and cannot be set aside: {error}"),
+    })
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(StoreError) -> ManifestsError {
+    move |source| ManifestsError { doing, source }
 }
 
 fn decode(bytes: &[u8]) -> Option<Verified> {
     codec::decode::<SignedManifest>(bytes).ok()?.verify().ok()
-}
-
-fn error(path: &str, doing: &'static str, source: redb::Error) -> ManifestsError {
-    ManifestsError {
-        path: path.to_owned(),
-        doing,
-        source: Box::new(source),
-    }
 }
 
 #[cfg(test)]
@@ -154,21 +150,21 @@ mod tests {
         );
         let other = testing::manifest(&owner, "g", 1, b"x");
         {
-            let manifests = HeldManifests::open(&path, false).unwrap();
+            let manifests = HeldManifests::open(&path).unwrap();
             for manifest in [&first, &second, &other] {
                 manifests.put(manifest).unwrap();
             }
             manifests.remove(other.function()).unwrap();
             manifests.remove(other.function()).unwrap();
         }
-        let manifests = HeldManifests::open(&path, true).unwrap();
+        let manifests = HeldManifests::open(&path).unwrap();
         assert_eq!(manifests.all().unwrap(), [second]);
     }
 
     #[test]
     fn a_record_that_does_not_verify_is_removed() {
         let scratch = tempfile::tempdir().unwrap();
-        let manifests = HeldManifests::open(&scratch.path().join("orb.redb"), false).unwrap();
+        let manifests = HeldManifests::open(&scratch.path().join("orb.redb")).unwrap();
         let manifest = testing::manifest(&testing::owner(1), "f", 1, b"x");
         let mut forged = manifest.signed().clone();
         forged.signature[0] ^= 1;
@@ -183,12 +179,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_refused_with_its_name() {
-        let scratch = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(scratch.path(), b"something else, and long enough to be looked at").unwrap();
-        let error = HeldManifests::open(scratch.path(), false)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(&scratch.path().display().to_string()), "{error}");
+    fn a_damaged_database_is_set_aside() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("orb.redb");
+        let garbage = b"something else, and long enough to be looked at";
+        std::fs::write(&path, garbage).unwrap();
+        let manifest = testing::manifest(&testing::owner(1), "f", 1, b"x");
+        HeldManifests::open(&path).unwrap().put(&manifest).unwrap();
+        assert_eq!(HeldManifests::open(&path).unwrap().all().unwrap(), [manifest]);
+        let aside = scratch.path().join("orb.redb.damaged");
+        assert_eq!(std::fs::read(aside).unwrap(), garbage);
     }
 }

@@ -206,9 +206,9 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
     for wall in executors.walls().iter().filter(|wall| wall.gap().is_some()) {
         tracing::warn!(%wall, "the second wall around functions is not whole here");
     }
-    let (root, database, check) = (data.objects(), data.database(), data.stopped_uncleanly());
+    let (root, database) = (data.objects(), data.database());
     let objects = blocking(move || ObjectStore::open(&root)).await?;
-    let manifests = blocking(move || HeldManifests::open(&database, check)).await?;
+    let manifests = blocking(move || HeldManifests::open(&database)).await?;
     let (sources, load) = (Arc::<Sources>::default(), Arc::<Load>::default());
     let tools = Tools {
         objects: objects.clone(),

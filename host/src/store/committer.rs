@@ -38,7 +38,7 @@ impl Committer {
     /// transactions: only the last one counts. A caller that goes away does not stop it.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing was changed then. [`StoreError::Busy`] beyond the bound.
+    /// [`StoreError`] as of [`Database::write`]; [`StoreError::Busy`] beyond the bound.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         write: impl FnMut(&WriteTransaction) -> Result<T, TxnError> + Send + 'static,
@@ -127,7 +127,7 @@ mod tests {
 
     fn scratch() -> (tempfile::TempDir, Arc<Database>) {
         let scratch = tempfile::tempdir().unwrap();
-        let database = Database::open(&scratch.path().join("orb.redb"), false).unwrap();
+        let database = Database::open(&scratch.path().join("orb.redb")).unwrap();
         (scratch, Arc::new(database))
     }
 

@@ -1,12 +1,12 @@
 //! The embedded database of a daemon: redb, opened with care.
 //!
-//! redb checks the sums of its pages only when it repairs. So after an unclean stop everything is
-//! checked before it serves, and every record carries a check of its own ([`seal`]).
+//! redb checks the sums of its pages only when it is told to. So everything is checked and, after an
+//! unclean stop, repaired before it serves; what is read after that is compared with what it was
+//! ([`super::backend`]); and every record carries a check of its own ([`seal`]).
 //!
 //! An error of the disk makes redb refuse everything until the file is opened again; that is done
 //! here, so that a disk that was full for a while costs nothing but the writes of that while.
 
-use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -18,12 +18,11 @@ use serde::de::DeserializeOwned;
 
 use orb_protocol::wire::codec;
 
+use super::backend::CheckedBackend;
 use super::files;
 
 /// Memory for pages, in bytes: the inner nodes of a tree over a million functions fit in several times.
 const CACHE_BYTES: usize = 64 << 20;
-/// Files up to this size are checked at every start, since that takes less than a tenth of a second.
-const ALWAYS_CHECKED_BYTES: u64 = 16 << 20;
 /// Room that has to be left on the disk for a write to begin: a commit needs some ten pages of 4 KiB,
 /// and redb grows its file ahead of need.
 const RESERVE_BYTES: u64 = 256 << 10;
@@ -41,7 +40,7 @@ pub(crate) enum StoreError {
     Damaged(String),
     /// The file is damaged.
     #[error(
-        "the database {} is damaged ({reason}): restore it from a backup, or move it away to begin anew", path.display()
+        "the database {} is damaged ({reason}): restore it from a backup, or move it away to begin anew with nothing in it", path.display()
     )]
     Corrupted {
         /// The file.
@@ -102,21 +101,27 @@ impl From<StoreError> for TxnError {
 #[derive(Debug)]
 pub(crate) struct Database {
     path: PathBuf,
+    cache_bytes: usize,
     /// `None` after an error of the disk, until it could be opened again.
     open: RwLock<Option<redb::Database>>,
 }
 
 impl Database {
-    /// Opens the file, made if it is not there. `check`: also reads all of it and repairs what an
-    /// unclean stop left behind.
+    /// Opens the file, made if it is not there; reads all of it, and repairs what an unclean stop left
+    /// behind.
     ///
     /// # Errors
     /// [`StoreError`]; a damaged file is left as it was.
-    pub(crate) fn open(path: &Path, check: bool) -> Result<Self, StoreError> {
-        let small = fs::metadata(path).is_ok_and(|file| file.len() <= ALWAYS_CHECKED_BYTES);
-        let database = open(path, check || small)?;
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::with_cache(path, CACHE_BYTES)
+    }
+
+    /// The same with so many bytes of memory for pages.
+    pub(super) fn with_cache(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+        let database = open(path, cache_bytes)?;
         Ok(Self {
             path: path.to_owned(),
+            cache_bytes,
             open: RwLock::new(Some(database)),
         })
     }
@@ -135,7 +140,8 @@ impl Database {
     /// Changes tables: all of it, durably, or nothing.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing was changed then.
+    /// [`StoreError`]. Nothing was changed then, unless it was the last sync that failed: whether that
+    /// wrote anything is known when the file was opened again.
     pub(crate) fn write<T>(
         &self,
         write: impl FnOnce(&WriteTransaction) -> Result<T, TxnError>,
@@ -206,24 +212,40 @@ impl Database {
         }
         let mut open_now = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if open_now.is_none() {
-            *open_now = Some(open(&self.path, true)?);
+            *open_now = Some(open(&self.path, self.cache_bytes)?);
         }
         Ok(())
     }
 }
 
-fn open(path: &Path, check: bool) -> Result<redb::Database, StoreError> {
-    let file = files::open_or_create(path).map_err(|error| store_error(path, redb::Error::Io(error)))?;
+/// Opens the file. A new one is made under another name first, so that a first start that is cut off
+/// leaves none, rather than half of one.
+fn open(path: &Path, cache_bytes: usize) -> Result<redb::Database, StoreError> {
+    if !path.exists() {
+        let new = path.with_extension("redb.new");
+        let failed = |error| store_error(path, redb::Error::Io(error));
+        files::remove(&new).map_err(failed)?;
+        let made = open_file(&new, path, cache_bytes)?.close();
+        made.map_err(|error| store_error(path, error.into()))?;
+        files::open_or_create(&new)
+            .and_then(|file| files::settle(&file, &new, path))
+            .map_err(failed)?;
+    }
+    open_file(path, path, cache_bytes)
+}
+
+fn open_file(path: &Path, shown: &Path, cache_bytes: usize) -> Result<redb::Database, StoreError> {
+    let file = files::open_or_create(path).map_err(|error| store_error(shown, redb::Error::Io(error)))?;
     let opened = catch_unwind(AssertUnwindSafe(|| {
         redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(check)
-            .create_with_backend(redb::backends::FileBackend::new(file)?)
+            .set_cache_size(cache_bytes)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(CheckedBackend::new(file)?)
     }));
     match opened {
-        Ok(opened) => opened.map_err(|error| store_error(path, error.into())),
+        Ok(opened) => opened.map_err(|error| store_error(shown, error.into())),
         Err(panic) => Err(StoreError::Corrupted {
-            path: path.to_owned(),
+            path: shown.to_owned(),
             reason: panic_message(panic.as_ref()),
         }),
     }
@@ -290,6 +312,8 @@ fn check(table: &str, key: &[u8], value: &[u8]) -> [u8; CHECK_LEN] {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 mod tests {
+    use std::fs;
+
     use redb::TableDefinition;
 
     use super::*;
@@ -315,16 +339,16 @@ mod tests {
     fn what_is_written_is_there_after_a_restart() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("orb.redb");
-        let database = Database::open(&path, false).unwrap();
+        let database = Database::open(&path).unwrap();
         put(&database, b"value").unwrap();
         database.close().unwrap();
-        assert_eq!(get(&Database::open(&path, true).unwrap()), b"value");
+        assert_eq!(get(&Database::open(&path).unwrap()), b"value");
     }
 
     #[test]
     fn a_failed_write_changes_nothing() {
         let scratch = tempfile::tempdir().unwrap();
-        let database = Database::open(&scratch.path().join("orb.redb"), false).unwrap();
+        let database = Database::open(&scratch.path().join("orb.redb")).unwrap();
         put(&database, b"value").unwrap();
         let failed: Result<(), _> = database.write(|txn| {
             txn.open_table(TABLE)?
@@ -338,7 +362,7 @@ mod tests {
     #[test]
     fn it_goes_on_after_a_panic_and_after_an_error_of_the_disk() {
         let scratch = tempfile::tempdir().unwrap();
-        let database = Database::open(&scratch.path().join("orb.redb"), false).unwrap();
+        let database = Database::open(&scratch.path().join("orb.redb")).unwrap();
         put(&database, b"value").unwrap();
         let panicked: Result<(), _> = database.read(|_| panic!("as redb may"));
         assert!(panicked.unwrap_err().to_string().contains("as redb may"));
@@ -354,7 +378,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("orb.redb");
         fs::write(&path, [7; 8192]).unwrap();
-        let error = Database::open(&path, true).unwrap_err().to_string();
+        let error = Database::open(&path).unwrap_err().to_string();
         assert!(error.contains("orb.redb"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), [7; 8192]);
     }

@@ -11,8 +11,8 @@
 //! | `objects/`, `cache/`, `logs/` | artifacts, what can be made again, what guests wrote |
 
 use std::fmt;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{self, TryLockError};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -111,7 +111,7 @@ pub(crate) enum DataDirError {
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    lock: File,
+    lock: files::File,
     unclean: bool,
 }
 
@@ -218,19 +218,14 @@ impl DataDir {
     pub(crate) fn close(self) -> Result<(), DataDirError> {
         self.remove("address")?;
         let path = self.path.join("lock");
-        self.lock
-            .set_len(0)
-            .and_then(|()| self.lock.sync_all())
-            .map_err(io_error(&path, "written"))
+        self.lock.overwrite(b"").map_err(io_error(&path, "written"))
     }
 
     fn mark_running(&self) -> Result<(), DataDirError> {
         let path = self.path.join("lock");
-        let mut lock = &self.lock;
-        lock.rewind()
-            .and_then(|()| lock.set_len(0))
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .and_then(|()| lock.sync_all())
+        let id = format!("{}\n", std::process::id());
+        self.lock
+            .overwrite(id.as_bytes())
             .and_then(|()| files::sync_dir(&self.path))
             .map_err(io_error(&path, "written"))
     }
@@ -312,13 +307,13 @@ fn check_empty(path: &Path) -> Result<(), DataDirError> {
 }
 
 /// Locks the folder, and tells whether whoever had it before did not end in order.
-fn lock(path: &Path) -> Result<(File, bool), DataDirError> {
+fn lock(path: &Path) -> Result<(files::File, bool), DataDirError> {
     let file = path.join("lock");
-    let mut lock = files::open_or_create(&file).map_err(io_error(&file, "made"))?;
-    let locked = lock.try_lock();
+    let lock = files::open_or_create(&file).map_err(io_error(&file, "made"))?;
+    let locked = lock.system().try_lock();
     let mut holder = String::new();
     // What cannot be read as text is no process id, and no clean stop either.
-    if lock.read_to_string(&mut holder).is_err() {
+    if lock.system().read_to_string(&mut holder).is_err() {
         holder = "?".to_owned();
     }
     match locked {

@@ -3,11 +3,13 @@
 //! - [`datadir`]: the folder itself: one daemon at a time, format version, clean and unclean stops.
 //! - [`objects`]: artifacts as files named by their hash.
 //! - [`database`], [`committer`]: redb, opened with care; writes that share a sync.
+//! - [`backend`]: the database's file, whose blocks are compared with what they were.
 //! - [`registry`]: a super node's manifests.
 //! - [`files`]: the file operations beneath.
 //!
 //! Everything here blocks: daemons call it through [`blocking`], never on a runtime's worker.
 
+pub(crate) mod backend;
 pub(crate) mod committer;
 pub(crate) mod database;
 pub(crate) mod datadir;
@@ -15,6 +17,8 @@ pub(crate) mod files;
 pub(crate) mod objects;
 pub(crate) mod registry;
 
+#[cfg(test)]
+pub(crate) mod journal;
 #[cfg(test)]
 pub(crate) mod testing;
 

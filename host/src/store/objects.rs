@@ -6,11 +6,11 @@
 //! is moved to `objects/damaged/`, for the operator to look at.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use orb_protocol::id::ArtifactHash;
 
@@ -59,6 +59,9 @@ pub(crate) struct ObjectStore {
     root: Arc<Path>,
     /// Tells temporary files of this process apart.
     next: Arc<AtomicU64>,
+    /// Whether every shelf that is there lasts. Held while one is made, so that nobody takes it for
+    /// durable when it is not yet.
+    lasting: Arc<Mutex<bool>>,
 }
 
 impl ObjectStore {
@@ -69,19 +72,16 @@ impl ObjectStore {
     /// [`ObjectError::Io`] or [`ObjectError::Full`].
     pub(crate) fn open(root: &Path) -> Result<Self, ObjectError> {
         let temporary = root.join("tmp");
-        match fs::remove_dir_all(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&temporary, "cleared")(error));
-            }
-            _ => {}
-        }
+        files::clear(&temporary).map_err(failed(&temporary, "cleared"))?;
         for folder in [&temporary, &root.join("damaged")] {
             files::make_dir(folder).map_err(failed(folder, "made"))?;
         }
+        // From now on every shelf that is there lasts.
         files::sync_dir(root).map_err(failed(root, "written"))?;
         Ok(Self {
             root: root.into(),
             next: Arc::new(AtomicU64::new(0)),
+            lasting: Arc::new(Mutex::new(true)),
         })
     }
 
@@ -232,9 +232,22 @@ impl ObjectStore {
         self.root.join(&name[..2]).join(name)
     }
 
+    fn make_shelf(&self, shelf: &Path) -> Result<(), ObjectError> {
+        let mut lasting = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
+        if *lasting && shelf.is_dir() {
+            return Ok(());
+        }
+        *lasting = false;
+        files::make_dir(shelf)
+            .and_then(|()| files::sync_dir(&self.root))
+            .map_err(failed(shelf, "made"))?;
+        *lasting = true;
+        Ok(())
+    }
+
     fn set_aside(&self, hash: &ArtifactHash) {
         let damaged = self.root.join("damaged");
-        let moved = fs::rename(self.path(hash), damaged.join(hash.to_string()));
+        let moved = files::rename(&self.path(hash), &damaged.join(hash.to_string()));
         tracing::error!(artifact = %hash, set_aside = moved.is_ok(), "a stored artifact is damaged");
         // Whatever happens to the file: it fails the same check the next time.
         let _ = moved.map(|()| keep_newest(&damaged, DAMAGED_MAX));
@@ -289,7 +302,7 @@ impl CheckedFile {
 pub(crate) struct ObjectWriter {
     store: ObjectStore,
     path: PathBuf,
-    file: File,
+    file: files::File,
     hasher: blake3::Hasher,
     written: u64,
 }
@@ -300,9 +313,7 @@ impl ObjectWriter {
     /// # Errors
     /// [`ObjectError::Full`] or [`ObjectError::Io`].
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
-        self.file
-            .write_all(bytes)
-            .map_err(failed(&self.path, "written"))?;
+        self.file.write(bytes).map_err(failed(&self.path, "written"))?;
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
@@ -337,13 +348,7 @@ impl ObjectWriter {
             return Err(ObjectError::Mismatch { wanted, found });
         }
         let path = self.store.path(&found);
-        let root = &self.store.root;
-        let folder = path.parent().unwrap_or(root);
-        if !folder.is_dir() {
-            files::make_dir(folder)
-                .and_then(|()| files::sync_dir(root))
-                .map_err(failed(folder, "made"))?;
-        }
+        self.store.make_shelf(files::parent(&path))?;
         files::settle(&self.file, &self.path, &path).map_err(failed(&path, "written"))
     }
 }
@@ -351,7 +356,7 @@ impl ObjectWriter {
 impl Drop for ObjectWriter {
     fn drop(&mut self) {
         // After a commit there is nothing under this name any more.
-        let _ = fs::remove_file(&self.path);
+        let _ = files::remove(&self.path);
     }
 }
 
@@ -362,11 +367,11 @@ fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, ObjectError> {
 }
 
 fn keep_newest(folder: &Path, most: usize) -> Result<(), ObjectError> {
-    let mut files = entries(folder)?;
-    files.sort_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok());
-    let surplus = files.len().saturating_sub(most);
-    for entry in &files[..surplus] {
-        let _ = fs::remove_file(entry.path());
+    let mut kept = entries(folder)?;
+    kept.sort_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok());
+    let surplus = kept.len().saturating_sub(most);
+    for entry in &kept[..surplus] {
+        let _ = files::remove(&entry.path());
     }
     Ok(())
 }

@@ -189,20 +189,18 @@ impl RegistryTables {
         limit: usize,
         decommissioned: bool,
     ) -> Result<(Vec<SignedManifest>, bool), TxnError> {
-        let table = txn.open_table(LIVE)?;
+        let (table, history) = (txn.open_table(LIVE)?, txn.open_table(HISTORY)?);
         let mut page = Page::new(limit);
         let mut take = |function: &[u8]| -> Result<bool, TxnError> {
             let Some(record) = table.get(function)? else {
                 return Ok(false);
             };
-            match unseal::<SignedManifest>("live", function, record.value()) {
-                Ok(signed) if decommissioned || !is_tombstone(&signed) => Ok(page.take(signed)),
-                Ok(_) => Ok(false),
-                Err(error) => {
-                    tracing::error!(%error, "a function is left out of a listing");
-                    Ok(false)
-                }
-            }
+            let signed = match unseal::<SignedManifest>("live", function, record.value()) {
+                Ok(signed) => Some(signed),
+                Err(error) => second_copy(&table, &history, function, &error)?,
+            };
+            let signed = signed.filter(|signed| decommissioned || !is_tombstone(signed));
+            Ok(signed.is_some_and(|signed| page.take(signed)))
         };
         match owner {
             None => {
@@ -232,7 +230,7 @@ impl RegistryTables {
     }
 
     /// A page of a function's manifests, newest first, only those below `before`; and whether there
-    /// are more. `None` for a function that was never known.
+    /// are more. `None` for a function that was never known. A damaged one among them is an error.
     pub(crate) fn versions(
         txn: &ReadTransaction,
         function: &FunctionId,
@@ -257,13 +255,9 @@ impl RegistryTables {
             .rev()
         {
             let (key, record) = entry?;
-            match unseal(HISTORY_NAME, key.value(), record.value()) {
-                Ok(signed) => {
-                    if page.take(signed) {
-                        break;
-                    }
-                }
-                Err(error) => tracing::error!(%function, %error, "a revision is left out of a listing"),
+            // Without a damaged one the others would look like all, and a rollback would go to another one.
+            if page.take(unseal(HISTORY_NAME, key.value(), record.value())?) {
+                break;
             }
         }
         Ok(Some((page.manifests, page.full)))
@@ -395,17 +389,22 @@ impl<'txn> Tables<'txn> {
         self.prune(&manifest.function())
     }
 
-    /// Forgets the oldest manifests beyond [`HISTORY_MAX`].
+    /// Forgets the oldest manifests beyond [`HISTORY_MAX`], and those that are damaged: their owner has
+    /// seen the error, and publishes again.
     fn prune(&mut self, function: &FunctionId) -> Result<(), TxnError> {
         let start = function.as_bytes().as_slice();
         let end = next_key(start);
-        let surplus: Vec<Vec<u8>> = self
-            .history
-            .range(start..end.as_slice())?
-            .rev()
-            .skip(HISTORY_MAX)
-            .map(|entry| Ok(entry?.0.value().to_vec()))
-            .collect::<Result<_, redb::StorageError>>()?;
+        let mut surplus: Vec<Vec<u8>> = Vec::new();
+        for (index, entry) in self.history.range(start..end.as_slice())?.rev().enumerate() {
+            let (key, record) = entry?;
+            let read = unseal::<SignedManifest>(HISTORY_NAME, key.value(), record.value());
+            if let Err(error) = &read {
+                tracing::error!(%function, %error, "a damaged revision is forgotten");
+            }
+            if index >= HISTORY_MAX || read.is_err() {
+                surplus.push(key.value().to_vec());
+            }
+        }
         for key in surplus {
             self.history.remove(key.as_slice())?;
         }
@@ -490,6 +489,25 @@ fn live(
     }
     tracing::error!(%function, %error, repaired = newest.is_some(), "a damaged record was read");
     newest.map(Some).ok_or(error.into())
+}
+
+/// For a listing: the live manifest of a function whose record is damaged. A function that is damaged
+/// beyond repair is left out, and named in the log, so that the others can still be listed.
+fn second_copy(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    history: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    function: &[u8],
+    error: &StoreError,
+) -> Result<Option<SignedManifest>, TxnError> {
+    let id = function.try_into().map(FunctionId::from_bytes).ok();
+    match id.map(|id| live(table, history, &id)).transpose() {
+        Ok(manifest) => Ok(manifest.flatten().map(|manifest| manifest.signed().clone())),
+        Err(TxnError::Store(_)) => {
+            tracing::error!(%error, "a function is left out of a listing");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn read(table: &str, key: &[u8], record: &[u8], function: &FunctionId) -> Result<Verified, StoreError> {

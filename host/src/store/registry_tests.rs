@@ -17,7 +17,7 @@ struct Scratch {
 
 fn scratch() -> Scratch {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::open(&folder.path().join("orb.redb"), false).unwrap();
+    let database = Database::open(&folder.path().join("orb.redb")).unwrap();
     RegistryTables::prepare(&database).unwrap();
     Scratch {
         _folder: folder,
@@ -79,7 +79,7 @@ fn the_registry_is_the_join_and_survives_a_restart() {
     {
         let scratch = Scratch {
             _folder: tempfile::tempdir().unwrap(),
-            database: Database::open(&path, false).unwrap(),
+            database: Database::open(&path).unwrap(),
         };
         RegistryTables::prepare(&scratch.database).unwrap();
         assert!(matches!(
@@ -89,7 +89,7 @@ fn the_registry_is_the_join_and_survives_a_restart() {
         assert!(matches!(scratch.record(&key, &second), Recorded::Same));
         assert!(matches!(scratch.record(&key, &first), Recorded::Older(live) if *live == second));
     }
-    let database = Database::open(&path, true).unwrap();
+    let database = Database::open(&path).unwrap();
     let live = database.read(|txn| RegistryTables::live(txn, &second.function()));
     assert_eq!(live.unwrap(), Some(second.clone()));
     let mut all = Vec::new();
@@ -209,6 +209,180 @@ fn a_damaged_live_record_is_read_from_the_history() {
     let mut all = Vec::new();
     scratch.read(|txn| RegistryTables::all_live(txn, |manifest| all.push(manifest)));
     assert_eq!(all, []);
+}
+
+#[test]
+fn a_damaged_revision_is_named_until_the_next_one_takes_its_place() {
+    let scratch = scratch();
+    let key = owner(1);
+    let damaged = manifest(&key, "f", version(0, 1), publish(b"a"));
+    scratch.record(&key, &damaged);
+    scratch.store(&key, "f", version(0, 2), publish(b"b"));
+    scratch.overwrite(HISTORY, &history_key(&damaged), b"garbage");
+    let versions = |scratch: &Scratch| {
+        scratch
+            .database
+            .read(|txn| RegistryTables::versions(txn, &damaged.function(), None, 9))
+    };
+    assert!(matches!(versions(&scratch), Err(StoreError::Damaged(_))));
+    scratch.store(&key, "f", version(0, 3), publish(b"c"));
+    assert_eq!(versions(&scratch).unwrap().unwrap().0.len(), 2);
+}
+
+#[test]
+fn a_listing_has_a_function_whose_record_is_damaged_as_long_as_there_is_another_copy() {
+    let scratch = scratch();
+    let key = owner(1);
+    let live = manifest(&key, "f", version(0, 1), publish(b"a"));
+    scratch.record(&key, &live);
+    scratch.store(&key, "g", version(0, 1), publish(b"a"));
+    let listed = || {
+        scratch
+            .read(|txn| RegistryTables::page(txn, None, None, 9, false))
+            .0
+            .len()
+    };
+    scratch.overwrite(LIVE, live.function().as_bytes(), b"garbage");
+    assert_eq!(listed(), 2);
+    scratch.overwrite(HISTORY, &history_key(&live), b"garbage");
+    assert_eq!(listed(), 1);
+}
+
+/// Every question that can be asked of a registry with [`filled`]'s functions, and the answers.
+fn answers(database: &Database) -> Vec<Result<String, StoreError>> {
+    let mut answers = Vec::new();
+    let mut ask = |question: &dyn Fn(&ReadTransaction) -> Result<String, TxnError>| {
+        answers.push(database.read(question));
+    };
+    for seed in 1..=3 {
+        let key = owner(seed);
+        ask(&|txn| Ok(format!("{:?}", RegistryTables::owner_use(txn, &key.id())?)));
+        ask(&|txn| {
+            Ok(format!(
+                "{:?}",
+                RegistryTables::page(txn, Some(&key.id()), None, 99, false)?
+            ))
+        });
+        for number in 0..12 {
+            let function = manifest(&key, &format!("f{number}"), version(0, 1), end()).function();
+            ask(&|txn| Ok(format!("{:?}", RegistryTables::live(txn, &function)?)));
+            ask(&|txn| {
+                Ok(format!(
+                    "{:?}",
+                    RegistryTables::versions(txn, &function, None, 99)?
+                ))
+            });
+        }
+    }
+    ask(&|txn| Ok(format!("{:?}", RegistryTables::page(txn, None, None, 99, true)?)));
+    for byte in 0..5 {
+        ask(&|txn| {
+            Ok(format!(
+                "{:?}",
+                RegistryTables::is_needed(txn, &ArtifactHash::of(&[byte]))?
+            ))
+        });
+    }
+    answers
+}
+
+/// A registry with some dozens of functions, closed.
+fn filled(path: &std::path::Path) -> Vec<Result<String, StoreError>> {
+    let scratch = Scratch {
+        _folder: tempfile::tempdir().unwrap(),
+        database: Database::open(path).unwrap(),
+    };
+    RegistryTables::prepare(&scratch.database).unwrap();
+    for seed in 1..=3 {
+        for number in 0..10u8 {
+            let name = format!("f{number}");
+            scratch.store(&owner(seed), &name, version(0, 1), publish(&[number % 4]));
+            scratch.store(&owner(seed), &name, version(0, 2), publish(&[number % 3]));
+        }
+        scratch.store(&owner(seed), "f0", version(0, 3), end());
+    }
+    let answers = answers(&scratch.database);
+    assert!(answers.iter().all(Result::is_ok));
+    scratch.database.close().unwrap();
+    answers
+}
+
+/// Bits to flip: in each block of a file that holds anything some, at places drawn by lot.
+fn bits(file: &[u8]) -> Vec<(usize, u8)> {
+    let mut dice = crate::store::journal::Dice(7);
+    let mut bits = Vec::new();
+    for (index, block) in file.chunks(4096).enumerate() {
+        if block.iter().any(|byte| *byte != 0) {
+            let mut draw = |end: usize| usize::try_from(dice.below(end as u64)).unwrap();
+            bits.extend((0..BITS_PER_BLOCK).map(|_| (index * 4096 + draw(block.len()), 1 << draw(8))));
+        }
+    }
+    bits
+}
+
+const BITS_PER_BLOCK: usize = 24;
+
+/// Nothing that is answered is anything but the truth.
+fn assert_no_lie(found: &[Result<String, StoreError>], truth: &[Result<String, StoreError>], at: usize) {
+    for (found, truth) in found.iter().zip(truth) {
+        if let Ok(found) = found {
+            assert_eq!(found, truth.as_ref().unwrap(), "a bit at {at} was flipped");
+        }
+    }
+}
+
+#[test]
+fn a_bit_that_flipped_while_the_daemon_was_away_is_repaired_or_refused() {
+    let folder = crate::store::journal::scratch();
+    let path = folder.path().join("orb.redb");
+    let truth = filled(&path);
+    let file = std::fs::read(&path).unwrap();
+    let (mut refused, mut sound) = (0, 0);
+    for (at, bit) in bits(&file) {
+        let mut flipped = file.clone();
+        flipped[at] ^= bit;
+        std::fs::write(&path, flipped).unwrap();
+        match Database::open(&path) {
+            Ok(database) => {
+                assert_no_lie(&answers(&database), &truth, at);
+                sound += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("restore it from a backup"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    println!("{refused} refused, {sound} sound");
+    assert!(refused > 100, "{refused} of {sound}");
+}
+
+#[test]
+fn a_bit_that_flips_under_an_open_database_is_never_believed() {
+    let folder = crate::store::journal::scratch();
+    let path = folder.path().join("orb.redb");
+    let truth = filled(&path);
+    let file = std::fs::read(&path).unwrap();
+    // Nothing is kept in memory: each answer is read from the disk.
+    let database = Database::with_cache(&path, 0).unwrap();
+    let disk = std::fs::File::options().write(true).open(&path).unwrap();
+    let mut noticed = 0;
+    for (at, bit) in bits(&file) {
+        let mut byte = [0];
+        std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(&path).unwrap(), &mut byte, at as u64)
+            .unwrap();
+        let put = |byte: u8| std::os::unix::fs::FileExt::write_all_at(&disk, &[byte], at as u64).unwrap();
+        put(byte[0] ^ bit);
+        let found = answers(&database);
+        assert_no_lie(&found, &truth, at);
+        noticed += usize::from(found.iter().any(Result::is_err));
+        put(byte[0]);
+        // It may have been opened anew meanwhile; what is whole again is believed again.
+        assert_no_lie(&answers(&database), &truth, at);
+    }
+    println!("{noticed} noticed");
+    assert!(noticed > 50, "{noticed}");
+    assert!(answers(&database).iter().all(Result::is_ok));
 }
 
 #[test]

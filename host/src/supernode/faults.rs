@@ -31,7 +31,7 @@ pub(crate) fn of_store(error: &StoreError) -> Fault {
                 FaultKind::Internal,
                 "what this super node has stored of the function is damaged",
             )
-            .help("its operator finds more in the log; deploying the function again mends it")
+            .help("deploying the function again mends its history; if that is refused too, the operator has to restore the database, and the log names the record")
         }
         StoreError::Corrupted { .. } | StoreError::Failed { .. } => {
             tracing::error!(%error, "a request cannot be answered");

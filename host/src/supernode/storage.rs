@@ -78,9 +78,9 @@ impl Storage {
     /// [`OpenError`].
     pub(crate) fn open(dir: &DataDir) -> Result<Self, OpenError> {
         if dir.stopped_uncleanly() {
-            tracing::warn!("the last stop was not a clean one: the database is checked");
+            tracing::warn!("the last stop was not a clean one: the database is repaired if need be");
         }
-        let database = Arc::new(Database::open(&dir.database(), dir.stopped_uncleanly())?);
+        let database = Arc::new(Database::open(&dir.database())?);
         RegistryTables::prepare(&database)?;
         let shelf = Arc::new(Shelf {
             database: Arc::clone(&database),
@@ -133,7 +133,8 @@ impl Storage {
     /// To be called in a task that nobody cancels: others hear of the manifest only when this returns.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing was changed then.
+    /// [`StoreError`]; nothing was acknowledged then. After an error of the disk at the very end the
+    /// manifest may be stored all the same: [`Storage::live`] tells.
     pub(crate) async fn record(
         &self,
         manifest: &Arc<Verified>,
@@ -145,9 +146,11 @@ impl Storage {
         let recorded = self
             .committer
             .write(move |txn| RegistryTables::record(txn, &new, &head, &limits, invited))
-            .await?;
+            .await;
+        // After an error too: what the disk would not confirm may be there all the same.
+        lock(&self.live).forget(&manifest.function());
+        let recorded = recorded?;
         if let Recorded::Stored { unneeded, .. } = &recorded {
-            lock(&self.live).forget(&manifest.function());
             self.remove(unneeded.clone()).await;
         }
         Ok(recorded)
