@@ -23,6 +23,8 @@ mod relay;
 mod storage;
 
 #[cfg(test)]
+mod power_cuts;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

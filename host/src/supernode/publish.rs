@@ -297,6 +297,9 @@ async fn record(
     let limits = node.policy.owner_limits;
     let recorded = node.storage.record(&manifest, head, limits, by_invitation).await;
     drop(pin);
+    if recorded.is_err() {
+        tell_if_stored(&node, &manifest).await;
+    }
     match recorded.map_err(|error| faults::of_store(&error))? {
         Recorded::Stored { before, .. } => log(&manifest, before.as_deref(), uploaded),
         Recorded::Same => {}
@@ -315,6 +318,17 @@ async fn record(
         note: shortage.unwrap_or_default(),
         extensions: Extensions::none(),
     })
+}
+
+/// A revision that was not acknowledged may be stored all the same, if it was the last sync that failed.
+/// Then hosts have to hear of it, so that it can be called.
+async fn tell_if_stored(node: &SuperNode, manifest: &Verified) {
+    let live = node.storage.live(manifest.function()).await;
+    if let Ok(Some(live)) = live
+        && *live == *manifest
+    {
+        node.driver.on_manifest(manifest);
+    }
 }
 
 fn log(manifest: &Verified, before: Option<&Verified>, uploaded: bool) {

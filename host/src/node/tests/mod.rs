@@ -5,4 +5,5 @@ mod bounds;
 mod calls;
 mod guests;
 mod network;
+mod power_cuts;
 mod replicas;
