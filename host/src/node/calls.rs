@@ -238,9 +238,18 @@ fn check_caller(
             "the call does not say on whose behalf it is made".to_owned(),
         ));
     };
-    let owner = credential
-        .verify(&caller, now_unix_ms())
-        .map_err(|_| refused("the call's credential is forged, expired, or another node's".to_owned()))?;
+    let now_ms = now_unix_ms();
+    let owner = credential.verify(&caller, now_ms).map_err(|_| {
+        match now_ms.checked_sub(credential.expires_ms) {
+            // Callers make one for each call: then a clock is wrong, and not the caller.
+            Some(late_ms @ 1..) => refused(format!(
+                "the call's credential expired {} s ago by this host's clock",
+                late_ms.div_ceil(1_000)
+            ))
+            .help("a clock is wrong: `orb doctor` compares this machine's with the super node's, and another host may be right"),
+            _ => refused("the call's credential is forged or another node's".to_owned()),
+        }
+    })?;
     if owner != manifest.manifest().owner && !allowed.contains(&owner) {
         return Err(refused(format!("the key {owner} is not on its list")));
     }
