@@ -1,9 +1,10 @@
-//! Artifacts that change on a disk: noticed, fetched again, never run.
+//! What changes on a disk: artifacts and databases. Noticed, mended where there is another copy, and
+//! never believed.
 
 use std::fs;
 use std::path::PathBuf;
 
-use orb_tests::{Network, Orb, Project, eventually, guest};
+use orb_tests::{Daemon, Exit, Network, Orb, Project, eventually, guest};
 
 #[test]
 fn an_artifact_that_changed_on_a_hosts_disk_is_noticed_and_fetched_again() {
@@ -162,4 +163,94 @@ fn an_artifact_that_is_wrong_at_the_super_node_is_taken_by_no_host() {
     // The owner still has the right bytes, and publishing them again mends it.
     Project::wasm("good", &guest::say("good")).deploy(&orb);
     assert_eq!(orb.run(["call", "good", "null"]).text(), "good");
+}
+
+/// A database file as it is, and in turn with one bit flipped in each place that names a function.
+fn flipped_in_each_place(file: &[u8], name: &str) -> Vec<Vec<u8>> {
+    let places = file.windows(name.len()).enumerate();
+    let places = places.filter(|(_, window)| *window == name.as_bytes());
+    let flipped = places.map(|(at, _)| {
+        let mut bytes = file.to_vec();
+        bytes[at] ^= 0x10;
+        bytes
+    });
+    let flipped: Vec<Vec<u8>> = flipped.collect();
+    assert!(!flipped.is_empty(), "the database knows {name}");
+    flipped
+}
+
+#[test]
+fn a_bit_flipped_in_a_hosts_database_is_mended_from_the_super_node() {
+    let mut network = Network::start(1);
+    let orb = network.user();
+    Project::wasm("kept-here", &guest::say("kept")).deploy(&orb);
+    Project::wasm("gone-again", &guest::say("gone")).deploy(&orb);
+    orb.run(["decommission", "gone-again", "--yes"]).ok();
+    let database = network.host_data(0).join("orb.redb");
+    network.hosts[0].stop();
+    let mut noticed = 0;
+    for bytes in flipped_in_each_place(&fs::read(&database).unwrap(), "kept-here") {
+        fs::write(&database, bytes).unwrap();
+        network.hosts[0].start();
+        eventually("the host answers", || {
+            let call = orb.run(["call", "kept-here", "null"]);
+            (call.code == 0).then(|| assert_eq!(call.stdout, b"kept"))
+        });
+        orb.run(["call", "gone-again", "null", "--json"])
+            .fails(6, "decommissioned");
+        let log = network.hosts[0].log_since_start();
+        noticed += usize::from(log.contains("the database is damaged"));
+        network.hosts[0].stop();
+    }
+    // Some places are in pages that are not in use any more.
+    assert!(noticed > 0);
+}
+
+#[test]
+fn a_bit_flipped_in_a_super_nodes_database_is_refused_with_the_mend() {
+    let mut network = Network::start(1);
+    let orb = network.user();
+    let project = Project::wasm("kept-here", &guest::say("old"));
+    project.deploy(&orb);
+    project.edit(guest::say("kept"));
+    project.deploy(&orb);
+    network.super_node.stop();
+    let database = network.super_data().join("orb.redb");
+    let backup = fs::read(&database).unwrap();
+    let mut refused = 0;
+    for bytes in flipped_in_each_place(&backup, "kept-here") {
+        fs::write(&database, bytes).unwrap();
+        let mut daemon = Daemon::new("super", network.folder().join("flipped.log"))
+            .args(["super", "--listen", "127.0.0.1:0", "--data"])
+            .args([network.super_data()]);
+        let _ = fs::remove_file(network.super_data().join("address"));
+        daemon.start();
+        let serves = eventually("it serves or it does not", || {
+            let serves = network.super_data().join("address").exists();
+            (serves || !daemon.is_running()).then_some(serves)
+        });
+        if serves {
+            let versions = orb.run(["versions", "kept-here", "--json"]).json();
+            assert_eq!(
+                versions["revisions"].as_array().map(Vec::len),
+                Some(2),
+                "{versions}"
+            );
+            daemon.stop();
+            continue;
+        }
+        refused += 1;
+        assert_eq!(daemon.wait(), Exit::Code(1));
+        let said = daemon.log_since_start();
+        for word in ["orb.redb", "is damaged", "restore it from a backup"] {
+            assert!(said.contains(word), "{word:?} is not in {said}");
+        }
+    }
+    assert!(refused > 0);
+    fs::write(&database, backup).unwrap();
+    network.restart_super();
+    eventually("all is as it was", || {
+        let call = orb.run(["call", "kept-here", "null"]);
+        (call.code == 0).then(|| assert_eq!(call.stdout, b"kept"))
+    });
 }

@@ -145,7 +145,7 @@ fn calls_go_on_when_the_host_that_answered_last_is_killed() {
 }
 
 /// Every file that bears a hash as its name holds the bytes of that hash.
-fn check_objects(folder: &Path) {
+pub(crate) fn check_objects(folder: &Path) {
     for file in files(folder) {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         if let Ok(hash) = name.parse::<ArtifactHash>() {

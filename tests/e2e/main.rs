@@ -5,10 +5,13 @@
 mod bad_input;
 mod bench;
 mod bodies;
+mod clock;
 mod corruption;
 mod crash;
+mod disks;
 mod half_upload;
 mod javascript;
+mod kills;
 mod life_cycle;
 mod overload;
 mod peers;

@@ -3,7 +3,7 @@
 
 mod calls;
 mod daemons;
-mod full_disk;
+pub(crate) mod full_disk;
 mod projects;
 mod publishing;
 mod supers;
