@@ -8,10 +8,11 @@ use std::sync::Arc;
 use orb_protocol::id::{ArtifactHash, FunctionId};
 use orb_protocol::manifest::Verified;
 use orb_protocol::wire::control::HostMessage;
-use orb_runtime::Sandbox;
+use orb_runtime::SandboxConfig;
 
 use super::guests;
 use super::network::{Net, Super, config};
+use crate::executor::{Executors, testing};
 use crate::node::driver::{Replicas, Tools};
 use crate::node::manifests::HeldManifests;
 use crate::node::testing::{manifest, owner, tombstone};
@@ -110,7 +111,7 @@ fn allowed<'a>(acts: &'a [Act], marks: &[u64]) -> BTreeMap<FunctionId, Vec<State
 }
 
 /// Opens what a cut left, as a host does, and compares it with what it has to be.
-async fn check(folder: &Path, allowed: &BTreeMap<FunctionId, Vec<State<'_>>>, sandbox: &Sandbox) {
+async fn check(folder: &Path, allowed: &BTreeMap<FunctionId, Vec<State<'_>>>, executors: &Executors) {
     let dir = DataDir::open(folder, Role::Node).unwrap();
     let objects = ObjectStore::open(&dir.objects()).unwrap();
     let manifests = HeldManifests::open(&dir.database()).unwrap();
@@ -135,7 +136,7 @@ async fn check(folder: &Path, allowed: &BTreeMap<FunctionId, Vec<State<'_>>>, sa
     let tools = Tools {
         objects: objects.clone(),
         manifests,
-        sandbox: sandbox.clone(),
+        executors: executors.clone(),
         sources: Arc::default(),
         load: Arc::default(),
         dry_run: false,
@@ -173,11 +174,11 @@ fn a_power_cut_after_any_step_loses_nothing_and_leaves_nothing_by_halves() {
     let (folder, acts) = (scratch(), story());
     let journal = Journal::of(folder.path());
     runtime.block_on(tell(&journal, folder.path(), &acts));
-    let sandbox = Sandbox::new(orb_runtime::SandboxConfig::default()).unwrap();
+    let executors = runtime.block_on(testing::executors(SandboxConfig::default()));
     let survives = |disk: &crate::store::journal::Disk, unsynced, marks: &[u64]| {
         let left = scratch();
         disk.write_to(left.path(), unsynced);
-        let checking = || runtime.block_on(check(left.path(), &allowed(&acts, marks), &sandbox));
+        let checking = || runtime.block_on(check(left.path(), &allowed(&acts, marks), &executors));
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(checking)).is_ok()
     };
     let mut cuts = 0;
