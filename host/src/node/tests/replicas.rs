@@ -79,9 +79,14 @@ async fn who_knows_a_newer_revision_waits_for_it_or_is_sent_elsewhere() {
     // Those who know no better get the old one meanwhile.
     let done = net.caller.call(known(first.version()), b"").await.unwrap();
     assert_eq!(done.text(), "old");
+    assert!(!done.started.is_proven(&first.function()), "it was known");
     let waiting = net.caller.begin(known(second.version()), b"").await;
     go.notify_one();
     assert_eq!(waiting.done().await.unwrap().text(), "new");
+    // Those who know no better are shown that there is a newer one.
+    let done = net.caller.call(known(first.version()), b"").await.unwrap();
+    assert_eq!(done.text(), "new");
+    assert!(done.started.is_proven(&first.function()));
 
     let mut later = second.version();
     later.revision = 9;
