@@ -224,8 +224,9 @@ impl Coordinator {
             if known.is_some_and(|desired| desired.version != held.version || desired.wish.is_none()) {
                 self.effects.push_back(Effect::Notify(node, held.function));
             }
-            if known.is_some_and(|desired| desired.wish.is_some()) {
-                self.record(node, held.function, held.version, held.ready);
+            if let Some(desired) = known.filter(|desired| desired.wish.is_some()) {
+                let version = desired.believable(held.version);
+                self.record(node, held.function, version, held.ready);
             }
         }
         if last {
@@ -253,9 +254,13 @@ impl Coordinator {
 
     /// The host can answer for a version.
     pub fn on_ready(&mut self, now_ms: u64, node: NodeId, function: FunctionId, version: Version) {
-        if !self.heard(now_ms, node) || !self.is_wanted(&function) {
+        if !self.heard(now_ms, node) {
             return;
         }
+        let wanted = self.functions.get(&function).filter(|d| d.wish.is_some());
+        let Some(version) = wanted.map(|desired| desired.believable(version)) else {
+            return;
+        };
         if !self
             .replicas
             .get(&function)
@@ -443,10 +448,6 @@ impl Coordinator {
             .is_some()
     }
 
-    fn is_wanted(&self, function: &FunctionId) -> bool {
-        self.functions.get(function).is_some_and(|d| d.wish.is_some())
-    }
-
     fn join(&mut self, node: NodeId) {
         if let Some(host) = self.hosts.get_mut(&node) {
             host.live = true;
@@ -618,6 +619,15 @@ impl Coordinator {
             .into_iter()
             .flatten()
             .filter_map(|(node, record)| Some((*node, self.hosts.get(node)?, record)))
+    }
+}
+
+impl Desired {
+    /// What a host's word for a version is worth. It may have heard of a newer one elsewhere, or make
+    /// one up: neither counts before this super node has the owner's signature for it. Otherwise who
+    /// claims the last revision of all would pass for ready after every edit, without having been told.
+    fn believable(&self, claimed: Version) -> Version {
+        claimed.min(self.version)
     }
 }
 

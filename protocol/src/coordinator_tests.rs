@@ -196,6 +196,42 @@ fn during_an_edit_the_old_revision_answers_and_the_new_one_comes_first() {
 }
 
 #[test]
+fn a_version_that_nobody_signed_is_not_believed() {
+    let made_up = Version {
+        generation: 9,
+        revision: u64::MAX,
+    };
+    let (mut coordinator, function) = settled(&[1, 2]);
+    coordinator.on_ready(0, node(1), function, made_up);
+    let held = Held {
+        function,
+        version: made_up,
+        artifact: ArtifactHash::of(b"made up"),
+        ready: true,
+    };
+    join(&mut coordinator, 3, &[held]);
+    effects(&mut coordinator);
+    let first = revision(1).version();
+    let claims = coordinator.route(0, &function);
+    assert_eq!(claims.len(), 3);
+    assert!(claims.iter().all(|hint| hint.version == first), "{claims:?}");
+
+    // After an edit they are asked to hold it like everybody else, and nobody is ready before that.
+    let second = revision(2);
+    coordinator.on_manifest(&second);
+    let told = effects(&mut coordinator);
+    for host in [1, 2, 3] {
+        assert!(told.contains(&Effect::Assign(node(host), function)), "{told:?}");
+    }
+    assert_eq!(coordinator.ready_report(&function, second.version()).ready, []);
+    coordinator.on_ready(0, node(1), function, second.version());
+    assert_eq!(
+        coordinator.ready_report(&function, second.version()).ready,
+        [node(1)]
+    );
+}
+
+#[test]
 fn a_tombstone_ends_routing_at_once_and_stays() {
     let (mut coordinator, function) = settled(&[1, 2, 3]);
     coordinator.on_manifest(&tombstone(2));
