@@ -1,9 +1,10 @@
 //! Many calls at once.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use orb_runtime::{Event, GuestFault, Sandbox, SandboxConfig};
-use tokio::sync::oneshot;
+use orb_runtime::{Event, GuestFault, Input, Job, Outcome, Sandbox, SandboxConfig};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::support::{
     ECHO, SANDBOX, assert_unharmed, block_on, job, job_on, run, run_in, start, with_deadline, with_limits,
@@ -109,11 +110,17 @@ fn dropping_a_call_stops_the_guest_and_frees_its_place() {
 fn a_call_waits_for_a_place_until_its_deadline() {
     block_on(async {
         let sandbox = narrow();
-        sandbox.prepare(&start(ECHO)).await.unwrap();
+        let echo = start(ECHO);
+        sandbox.prepare(&echo).await.unwrap();
+        // It has the only place until its input ends, however fast the machine is.
+        let (input, pieces) = mpsc::channel(1);
         let (started, has_started) = oneshot::channel();
         let first = tokio::spawn({
             let (sandbox, mut started) = (sandbox.clone(), Some(started));
-            let job = job(&start("(call $sleep_ms (i64.const 200))"));
+            let job = Job {
+                input: Input::Stream(pieces),
+                ..with_limits(job(&echo), |limits| limits.time_ms = 600_000)
+            };
             async move {
                 let on_event = |_| {
                     if let Some(started) = started.take() {
@@ -124,13 +131,30 @@ fn a_call_waits_for_a_place_until_its_deadline() {
             }
         });
         has_started.await.unwrap();
-        let hasty = with_deadline(job(&start(ECHO)), Duration::from_millis(20));
-        let hasty = run_in(&sandbox, hasty).await;
-        assert_eq!(*hasty.fault(), GuestFault::Deadline);
-        assert!(!hasty.started);
-        let patient = run_in(&sandbox, job_on(&start(ECHO), "patient")).await;
+        let haste = Duration::from_millis(20);
+        let hasty = || run_in(&sandbox, with_deadline(job(&echo), haste));
+        let seen = hasty().await;
+        assert_eq!(*seen.fault(), GuestFault::Deadline);
+        assert!(!seen.started);
+
+        let mut patient = pin!(run_in(&sandbox, job_on(&echo, "patient")));
+        // It asked first, and a whole deadline later it has no place.
+        tokio::select! {
+            biased;
+            seen = &mut patient => panic!("there is a place for one: {seen:?}"),
+            seen = hasty() => assert_eq!(*seen.fault(), GuestFault::Deadline),
+        }
+        assert!(!first.is_finished());
+        drop(input);
+        let patient = patient.await;
         assert_eq!(patient.text(), "patient");
-        assert!(patient.outcome.time_queued > Duration::from_millis(50));
+        // From when it asked; what is loaded already takes next to nothing of it.
+        let Outcome {
+            time_compile,
+            time_queued,
+            ..
+        } = patient.outcome;
+        assert!(time_compile + time_queued >= haste);
         assert_eq!(first.await.unwrap().result, Ok(()));
     });
 }
