@@ -87,7 +87,8 @@ impl Client {
     /// the super node does not have it any more.
     ///
     /// # Errors
-    /// `NotFound` if there is no such revision or its artifact is gone, and as [`Client::deploy`].
+    /// `NotFound` if there is no such revision or its artifact is gone, `InputInvalid` if it is the live
+    /// one or says the same, and as [`Client::deploy`].
     pub async fn rollback(
         &self,
         key: &OwnerKey,
@@ -98,6 +99,9 @@ impl Client {
         let revisions = self.versions(FunctionId::derive(&key.id(), name)).await?;
         let live = newest(&revisions).cloned();
         let (version, publish) = choose(&revisions, name, to)?;
+        if live.as_ref().and_then(Verified::publish) == Some(publish) {
+            return Err(nothing_to_change(name, version).into());
+        }
         let artifact = kept(&publish.artifact).filter(|bytes| ArtifactHash::of(bytes) == publish.artifact);
         let intent = Intent {
             key,
@@ -284,6 +288,16 @@ fn no_revision(name: &Name, to: Option<u64>) -> Fault {
         None => format!("the function {name} has no earlier revision with another artifact"),
     };
     Fault::new(FaultKind::NotFound, message).help(format!("`orb versions {name}` shows them"))
+}
+
+fn nothing_to_change(name: &Name, to: Version) -> Fault {
+    let message = format!(
+        "there is nothing to roll back: the live revision of {name} says the same as revision {}",
+        to.revision
+    );
+    Fault::new(FaultKind::InputInvalid, message).help(format!(
+        "`orb versions {name}` shows the revisions; without --to the last one with another artifact is taken"
+    ))
 }
 
 fn out_of_bounds(error: &ManifestError) -> Fault {

@@ -15,6 +15,10 @@ fn a_rollback_to_a_revision_that_does_not_exist() {
     orb.run(["rollback", "one", "--json"])
         .fails(6, "not_found")
         .says(&["one"]);
+    // The live one is what there is already.
+    orb.run(["rollback", "one", "--to", "1", "--json"])
+        .fails(2, "input_invalid")
+        .says(&["nothing to roll back", "revision 1"]);
     let versions = orb.run(["versions", "one", "--json"]).json();
     assert_eq!(versions["revisions"].as_array().map(Vec::len), Some(1));
     assert_eq!(orb.run(["call", "one", "null"]).text(), "one");

@@ -102,6 +102,22 @@ async fn a_rollback_to_nothing_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_rollback_to_what_is_live_is_refused_and_publishes_nothing() {
+    let shop = shop().await;
+    for artifact in ["one", "two"] {
+        shop.deploy(artifact, false).await.unwrap();
+    }
+    assert_eq!(number(&shop.rollback(Some(1)).await.unwrap()), (0, 3));
+    // The live one itself, and the one that it repeats.
+    for same in [3, 1] {
+        let error = shop.rollback(Some(same)).await.unwrap_err();
+        assert_eq!(error.kind(), FaultKind::InputInvalid);
+        assert!(error.to_string().contains("nothing to roll back"), "{error}");
+    }
+    assert_eq!(number(&shop.deploy("three", false).await.unwrap()), (0, 4));
+}
+
+#[tokio::test]
 async fn a_rollback_brings_the_artifact_if_the_super_node_has_lost_it() {
     let shop = shop().await;
     shop.deploy("one", false).await.unwrap();
