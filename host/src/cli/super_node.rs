@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{self, SuperLayer};
+use crate::config::{self, SuperFlags, SuperLayer};
 use crate::failure::Failure;
 use crate::shutdown::Shutdown;
 use crate::supernode;
@@ -24,7 +24,7 @@ pub(crate) struct SuperCommand {
     #[arg(long, value_name = "FILE", env = "ORB_CONFIG")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    settings: SuperLayer,
+    settings: SuperFlags,
 }
 
 impl SuperCommand {
@@ -33,7 +33,7 @@ impl SuperCommand {
             Some(path) => config::read(path)?,
             None => SuperLayer::default(),
         };
-        let config = self.settings.over(file).resolve()?;
+        let config = self.settings.0.over(file).resolve()?;
         let shutdown = Shutdown::on_signals()
             .map_err(|error| Failure::local(format!("cannot listen to signals: {error}")))?;
         Ok(supernode::run(config, shutdown).await?)

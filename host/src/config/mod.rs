@@ -4,6 +4,7 @@
 //! environment (by clap) and once from the TOML file (by serde), and resolved into a configuration
 //! in which nothing is optional any more.
 
+mod admission;
 mod client;
 mod file;
 mod node;
@@ -11,8 +12,9 @@ mod super_node;
 mod texts;
 mod units;
 
+pub(crate) use admission::Admission;
 pub(crate) use client::ClientFile;
 pub(crate) use file::{FileError, parse, read};
 pub(crate) use node::{NodeConfig, NodeLayer, memory_share};
-pub(crate) use super_node::{Admission, SuperConfig, SuperLayer};
+pub(crate) use super_node::{SuperConfig, SuperFlags, SuperLayer};
 pub(crate) use units::{ByteSize, parse_duration};

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches};
 use orb_protocol::id::{NodeId, OwnerId};
 use serde::Deserialize;
 
 use super::ByteSize;
-use super::texts::{either, missing, parsed};
+use super::admission::{Admission, Policy, admission, overrule};
+use super::texts::{either, listen_addr, listen_addr_in_file, missing, parsed};
 use crate::failure::Failure;
 
 /// A super node's settings, resolved.
@@ -38,40 +40,13 @@ pub(crate) struct SuperConfig {
     pub(crate) relay_node_bytes_per_second: u64,
 }
 
-/// Who is let in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Admission<Id> {
-    /// Everybody.
-    Open,
-    /// These.
-    List(Vec<Id>),
-    /// These, and whoever shows one of these invitations.
-    Invite {
-        /// Who needs no invitation.
-        list: Vec<Id>,
-        /// The invitations.
-        invites: Vec<String>,
-    },
-}
-
-/// Which rule says who is let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Policy {
-    /// Everybody
-    Open,
-    /// Only those on the list
-    List,
-    /// Those on the list, and whoever shows an invitation
-    Invite,
-}
-
 /// A super node's settings as flags, variables or a file give them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SuperLayer {
     /// UDP address to serve at; port 0 picks one and keeps it across restarts
-    #[arg(long, value_name = "IP:PORT", env = "ORB_LISTEN")]
+    #[arg(long, value_name = "IP:PORT", env = "ORB_LISTEN", value_parser = listen_addr)]
+    #[serde(deserialize_with = "listen_addr_in_file")]
     pub(crate) listen: Option<SocketAddr>,
     /// Data folder; made if it is not there
     #[arg(long, value_name = "DIR", env = "ORB_DATA")]
@@ -192,10 +167,45 @@ pub(crate) struct SuperLayer {
     pub(crate) relay_node_bytes_per_second: Option<ByteSize>,
 }
 
+/// The settings that flags and variables give: what a flag says holds against all variables, as far as
+/// they contradict it.
+#[derive(Debug)]
+pub(crate) struct SuperFlags(pub(crate) SuperLayer);
+
+impl Args for SuperFlags {
+    fn group_id() -> Option<clap::Id> {
+        SuperLayer::group_id()
+    }
+
+    fn augment_args(command: clap::Command) -> clap::Command {
+        SuperLayer::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        SuperLayer::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for SuperFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = SuperLayer::from_arg_matches(matches)?;
+        let is_variable = |id: &str| matches.value_source(id) == Some(ValueSource::EnvVariable);
+        let variables = flags.split_off_admission(is_variable);
+        Ok(Self(flags.over(variables)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 impl SuperLayer {
     /// These settings, and the lower layer's where this one says nothing.
     #[must_use]
-    pub(crate) fn over(self, lower: Self) -> Self {
+    pub(crate) fn over(self, mut lower: Self) -> Self {
+        overrule(self.owners, &mut lower.owner_list, &mut lower.owner_invites);
+        overrule(self.hosts, &mut lower.host_list, &mut lower.host_invites);
         Self {
             listen: self.listen.or(lower.listen),
             data: self.data.or(lower.data),
@@ -214,6 +224,26 @@ impl SuperLayer {
             relay_node_bytes_per_second: self
                 .relay_node_bytes_per_second
                 .or(lower.relay_node_bytes_per_second),
+        }
+    }
+
+    /// Takes out what says who is let in, as far as it is one of these.
+    fn split_off_admission(&mut self, is_one: impl Fn(&str) -> bool) -> Self {
+        fn take_if<T: Default>(wanted: bool, setting: &mut T) -> T {
+            if wanted {
+                std::mem::take(setting)
+            } else {
+                T::default()
+            }
+        }
+        Self {
+            owners: take_if(is_one("owners"), &mut self.owners),
+            owner_list: take_if(is_one("owner_list"), &mut self.owner_list),
+            owner_invites: take_if(is_one("owner_invites"), &mut self.owner_invites),
+            hosts: take_if(is_one("hosts"), &mut self.hosts),
+            host_list: take_if(is_one("host_list"), &mut self.host_list),
+            host_invites: take_if(is_one("host_invites"), &mut self.host_invites),
+            ..Self::default()
         }
     }
 
@@ -252,26 +282,6 @@ impl SuperLayer {
             relay_node_sessions_max: self.relay_node_sessions_max.unwrap_or(4_096),
             relay_node_bytes_per_second: self.relay_node_bytes_per_second.map_or(1 << 30, |size| size.0),
         })
-    }
-}
-
-fn admission<Id>(
-    who: &str,
-    policy: Option<Policy>,
-    list: Vec<Id>,
-    invites: Vec<String>,
-) -> Result<Admission<Id>, Failure> {
-    let contradiction = |text: String| Err(Failure::config(text));
-    match policy {
-        None | Some(Policy::Open) if !list.is_empty() || !invites.is_empty() => contradiction(format!(
-            "there is a list of {who}s or of their invitations, but the policy for {who}s is \"open\": say --{who}s list or --{who}s invite"
-        )),
-        None | Some(Policy::Open) => Ok(Admission::Open),
-        Some(Policy::List) if !invites.is_empty() => contradiction(format!(
-            "there are invitations for {who}s, but the policy for {who}s is \"list\": say --{who}s invite"
-        )),
-        Some(Policy::List) => Ok(Admission::List(list)),
-        Some(Policy::Invite) => Ok(Admission::Invite { list, invites }),
     }
 }
 
@@ -322,6 +332,44 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_overrules_the_lists_of_lower_layers_that_it_has_no_use_for() {
+        let id = OwnerKey::from_seed([1; 32]).id();
+        let lower = || {
+            file(&format!(
+                "listen = \"127.0.0.1:2\"\ndata = \"d\"\nowners = \"invite\"\n\
+                 owner_list = [\"{id}\"]\nowner_invites = [\"please\"]"
+            ))
+        };
+        let owners = |policy| {
+            let higher = SuperLayer {
+                owners: policy,
+                ..SuperLayer::default()
+            };
+            higher.over(lower()).resolve().unwrap().owners
+        };
+        assert_eq!(owners(Some(Policy::Open)), Admission::Open);
+        assert_eq!(owners(Some(Policy::List)), Admission::List(vec![id]));
+        let all = Admission::Invite {
+            list: vec![id],
+            invites: vec!["please".to_owned()],
+        };
+        assert_eq!(owners(Some(Policy::Invite)), all);
+        assert_eq!(owners(None), all);
+
+        // In one layer it stays a contradiction, and so is a list over the policy of a lower one.
+        let mut one = lower();
+        one.owners = Some(Policy::Open);
+        assert!(one.clone().resolve().is_err());
+        let higher = SuperLayer {
+            owner_list: vec![id],
+            ..SuperLayer::default()
+        };
+        one.owner_list.clear();
+        one.owner_invites.clear();
+        assert!(higher.over(one).resolve().is_err());
+    }
+
+    #[test]
     fn what_is_missing_or_unknown_is_named() {
         assert!(
             SuperLayer::default()
@@ -330,8 +378,12 @@ mod tests {
                 .message
                 .contains("--listen")
         );
-        let error = parse::<SuperLayer>("super.toml", "\nlisten = \"nowhere\"").unwrap_err();
-        assert!(error.to_string().starts_with("super.toml:2: "));
+        let error = parse::<SuperLayer>("super.toml", "\nlisten = \"localhost:4433\"").unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.starts_with("super.toml:2: ") && error.contains("0.0.0.0:4433"),
+            "{error}"
+        );
         let error = parse::<SuperLayer>("super.toml", "quota = 1").unwrap_err();
         assert!(error.to_string().contains("unknown key `quota`"));
         let error = parse::<SuperLayer>("super.toml", "owner_list = [\"x\"]").unwrap_err();
