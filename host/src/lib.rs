@@ -8,7 +8,7 @@
 //! - [`executor`]: the processes that run guests.
 //! - [`supernode`]: `orb super`. [`node`]: `orb node`. [`store`]: what daemons keep: data folder, artifacts, manifests.
 //!
-//! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb=debug`).
+//! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb_host=debug`).
 
 mod builder;
 mod cli;

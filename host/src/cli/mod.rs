@@ -21,6 +21,7 @@ mod id;
 mod input;
 mod inspect;
 mod list;
+mod log;
 mod new;
 mod node;
 mod ready;
@@ -30,7 +31,6 @@ mod super_node;
 mod versions;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -178,9 +178,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse_arguments(&error, arguments.iter().any(|argument| argument == "--json")),
     };
-    start_log(cli.command.is_daemon());
     let out = Output::new(cli.globals.json);
-    match run(cli) {
+    let ended = log::start(cli.command.is_daemon()).and_then(|()| run(cli));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure, out),
     }
@@ -224,26 +224,6 @@ fn refuse_arguments(error: &clap::Error, json: bool) -> ExitCode {
 fn report(failure: &Failure, out: Output) -> ExitCode {
     out.failure(failure);
     ExitCode::from(failure.exit)
-}
-
-/// Daemons log what they do; commands only what goes wrong.
-fn start_log(daemon: bool) {
-    use tracing::level_filters::LevelFilter;
-    use tracing_subscriber::filter::Targets;
-    use tracing_subscriber::prelude::*;
-    let default = if daemon {
-        LevelFilter::INFO
-    } else {
-        LevelFilter::ERROR
-    };
-    let wanted = std::env::var("ORB_LOG").ok().and_then(|text| text.parse().ok());
-    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(default));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .init();
 }
 
 /// The command line's description, for completions, `orb doctor` and tests.

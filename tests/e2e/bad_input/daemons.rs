@@ -146,6 +146,65 @@ fn settings_that_say_nothing_or_nonsense() {
         .says(&["--super"]);
 }
 
+#[test]
+fn a_name_where_an_address_to_listen_at_belongs() {
+    let folder = scratch::folder("name");
+    let data = folder.path().join("data");
+    let orb = Orb::new();
+    orb.run([
+        "super",
+        "--listen",
+        "localhost:4433",
+        "--data",
+        text(&data),
+        "--json",
+    ])
+    .fails(2, "usage")
+    .says(&["localhost:4433", "--listen", "0.0.0.0:4433"]);
+    let file = folder.path().join("super.toml");
+    fs::write(&file, "listen = \"4433\"\n").unwrap();
+    orb.run(["super", "--config", text(&file), "--json"])
+        .fails(2, "config")
+        .says(&["super.toml:1", "0.0.0.0:4433"]);
+    assert!(!data.exists(), "nothing was made");
+}
+
+#[test]
+fn a_log_level_that_is_none() {
+    let folder = scratch::folder("level");
+    let data = folder.path().join("data");
+    let mut daemon = Daemon::new("super", folder.path().join("log"))
+        .args(["super", "--listen", "127.0.0.1:0", "--data", text(&data)])
+        .env("ORB_LOG", "inof");
+    daemon.start();
+    assert_eq!(daemon.wait(), Exit::Code(2));
+    let said = daemon.log();
+    assert!(
+        said.contains("ORB_LOG") && said.contains("info,orb_host=debug"),
+        "{said}"
+    );
+    assert!(!data.exists(), "nothing was made");
+}
+
+#[test]
+fn a_policy_on_the_command_line_over_a_list_elsewhere() {
+    let folder = scratch::folder("policy");
+    let data = folder.path().join("data");
+    let file = folder.path().join("super.toml");
+    let key = Orb::new().owner();
+    fs::write(&file, format!("owners = \"list\"\nowner_list = [\"{key}\"]\n")).unwrap();
+    let mut daemon = Daemon::new("super", folder.path().join("log"))
+        .args(["super", "--listen", "127.0.0.1:0", "--data", text(&data)])
+        .args(["--config", text(&file), "--owners", "open"])
+        .env("ORB_OWNER_LIST", &key);
+    daemon.start();
+    let address = daemon.wait_for_file(&data.join("address"));
+    let stranger = Orb::at(&address);
+    let project = Project::wasm("anybody", &guest::say("anybody"));
+    project.deploy_with(&stranger, &["--no-wait"]);
+    daemon.stop();
+}
+
 /// Names and contents of all files.
 fn snapshot(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = orb_tests::network::files(folder)

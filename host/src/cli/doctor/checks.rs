@@ -8,6 +8,7 @@ use orb_protocol::wire::NodeInfo;
 
 use super::Check;
 use crate::cli::context::Context;
+use crate::cli::log;
 use crate::executor::Wall;
 use crate::failure::Failure;
 use crate::format;
@@ -90,7 +91,7 @@ fn known_variables() -> Vec<String> {
     };
     let mut known = of(&command);
     known.extend(command.get_subcommands().flat_map(of));
-    known.push("ORB_LOG".to_owned());
+    known.push(log::VARIABLE.to_owned());
     known
 }
 
