@@ -9,6 +9,7 @@ mod clock;
 mod corruption;
 mod crash;
 mod disks;
+mod draining;
 mod half_upload;
 mod javascript;
 mod kills;

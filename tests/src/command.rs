@@ -222,6 +222,15 @@ impl Running {
         self.kill()
     }
 
+    /// SIGSTOP: it does nothing more until it is killed, and its sockets stay open.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[track_caller]
+    pub fn freeze(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).expect("a child can be signalled");
+    }
+
     /// Kills it.
     pub fn kill(mut self) -> Ended {
         let _ = self.child.kill();

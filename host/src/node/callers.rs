@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use orb_protocol::id::NodeId;
 use orb_protocol::quic::{Connection, Endpoint, Incoming};
 
+use super::patience::while_heard;
 use super::{Host, streams};
 
 /// Callers that are connected at one time. An idle connection costs 30 KiB, and one that had many
@@ -44,7 +45,8 @@ async fn serve(host: Arc<Host>, callers: Arc<Callers>, incoming: Incoming) {
         let (host, connection, stream) = (host.clone(), connection.clone(), caller.stream());
         tokio::spawn(async move {
             let busy = host.busy.enter();
-            streams::serve_caller(&host, &connection, send, recv).await;
+            let served = streams::serve_caller(&host, &connection, send, recv);
+            while_heard(&host, &connection, served).await;
             drop((stream, busy));
         });
     }

@@ -6,6 +6,7 @@
 //!   among it.
 //! - [`calls`], [`intake`], [`answer`]: a call from its first frame to its trailer.
 //! - [`queue`], [`requests`]: who runs when, and for whom. Where: [`crate::executor`].
+//! - [`busy`], [`patience`]: what a host that drains waits for, and for how long.
 //! - [`load`], [`log`]: what heart-beats tell, and what functions wrote.
 //!
 //! It opens no port to the world: its one socket dials super nodes, and callers reach it through
@@ -22,6 +23,7 @@ mod intake;
 mod load;
 mod log;
 mod manifests;
+mod patience;
 mod queue;
 mod requests;
 mod session;
@@ -105,6 +107,12 @@ impl Host {
         *self.draining.borrow()
     }
 
+    /// Returns when this host drains.
+    async fn drains(&self) {
+        // The sender is ours, so that this cannot end otherwise.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
     /// Room for more artifacts: within the budget, and on the disk.
     fn disk_free_bytes(&self) -> u64 {
         let on_disk = self.objects.free_bytes().unwrap_or(0);
@@ -158,7 +166,7 @@ impl Node {
         let running = self.host.requests.running();
         tracing::info!(running, "draining: no new calls are taken");
         self.host.draining.send_replace(true);
-        // No call takes longer: its deadline is cut to that.
+        // No call takes longer: its deadline is cut to that. Whoever vanished is not waited for so long.
         if timeout(calls::DEADLINE_MAX, self.host.busy.idle()).await.is_err() {
             tracing::warn!("some streams did not come to their end");
         }

@@ -11,6 +11,7 @@ use orb_protocol::wire::{NodeInfo, Reply, Request, undecodable};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 use super::answer::{refuse, reply};
+use super::patience::while_heard;
 use super::{Host, artifacts, calls};
 
 /// How long a stream may be open before it says what it is for.
@@ -34,18 +35,29 @@ pub(crate) async fn serve_super(
         let (host, endpoint, connection) = (host.clone(), endpoint.clone(), connection.clone());
         tokio::spawn(async move {
             let busy = host.busy.enter();
-            let Some((request, send, recv)) = first_frame(send, recv).await else {
-                return;
-            };
-            match request {
-                Request::RelayOffer(offer) => {
-                    let accepted = endpoint.accept_relayed(&connection, &offer);
-                    reply(send, &Reply::from_result(accepted)).await;
-                }
-                other => serve(&host, &connection, other, send, recv).await,
-            }
+            let served = serve_super_stream(&host, &endpoint, &connection, send, recv);
+            while_heard(&host, &connection, served).await;
             drop(busy);
         });
+    }
+}
+
+async fn serve_super_stream(
+    host: &Arc<Host>,
+    endpoint: &Endpoint,
+    connection: &Connection,
+    send: SendStream,
+    recv: RecvStream,
+) {
+    let Some((request, send, recv)) = first_frame(send, recv).await else {
+        return;
+    };
+    match request {
+        Request::RelayOffer(offer) => {
+            let accepted = endpoint.accept_relayed(connection, &offer);
+            reply(send, &Reply::from_result(accepted)).await;
+        }
+        other => serve(host, connection, other, send, recv).await,
     }
 }
 

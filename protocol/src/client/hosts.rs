@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::error::{Broken, not_connected};
 use super::exchange;
@@ -29,6 +29,9 @@ const PROVEN_IF_REPEATABLE: Duration = Duration::from_secs(1);
 /// two or three of them.
 const PROOF_MIN: Duration = Duration::from_millis(300);
 const PROOF_ROUND_TRIPS: u32 = 6;
+/// How long all farewells may take to leave this machine. They leave at once, unless it is so busy that
+/// hosts had better find out by themselves than a program wait.
+const FAREWELLS_MAX: Duration = Duration::from_millis(200);
 
 /// A connection to a host, by way of a super node.
 #[derive(Clone)]
@@ -108,6 +111,28 @@ impl Hosts {
                 .await?;
         }
         Ok(connection)
+    }
+
+    /// Ends all connections and waits until that is on its way to each host.
+    pub(super) async fn close(&self) {
+        let farewells: Vec<_> = self
+            .connections()
+            .iter()
+            .filter(|host| !host.connection.is_closed())
+            .map(|host| host.connection.farewell(exchange::CODE_DONE, "done"))
+            .collect();
+        let all = async {
+            for farewell in farewells {
+                farewell.sent().await;
+            }
+        };
+        let _ = timeout(FAREWELLS_MAX, all).await;
+    }
+
+    /// All that are made.
+    fn connections(&self) -> Vec<HostConnection> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.values().filter_map(|slot| slot.current()).collect()
     }
 
     fn slot(&self, host: NodeId) -> Arc<Slot<HostConnection>> {

@@ -116,6 +116,10 @@ impl<K: Eq + Hash + Clone, V> Recent<K, V> {
         self.entries.insert(key, (self.uses, value));
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.values().map(|(_, value)| value)
+    }
+
     pub(super) fn remove(&mut self, key: &K) {
         self.entries.remove(key);
     }

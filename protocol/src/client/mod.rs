@@ -99,6 +99,9 @@ impl Client {
     /// Ends all connections and waits until the peers have been told. Without it a program that exits
     /// leaves them to find out by themselves. Calls that still run are cancelled.
     pub async fn close(self) {
+        // The hosts first: they are reached through the super nodes, and what a relay session still
+        // carries is lost when the connection that it belongs to has ended.
+        self.0.hosts.close().await;
         self.0.endpoint.close(exchange::CODE_DONE, "done");
         self.0.endpoint.wait_idle().await;
     }

@@ -24,6 +24,11 @@ impl<T> Default for Slot<T> {
 }
 
 impl<T: Clone> Slot<T> {
+    /// The connection that is there, unless one is being made.
+    pub(super) fn current(&self) -> Option<T> {
+        self.0.try_lock().ok()?.connection.clone()
+    }
+
     /// The connection that is there, if it is `usable`, or else the one that `dial` makes. Whether it
     /// was made now comes with it.
     pub(super) async fn get(

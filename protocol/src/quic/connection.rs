@@ -13,6 +13,9 @@ use super::path::{Path, PathKind, RemoteId, TableFull, unmapped};
 use super::socket::NodeSocket;
 use crate::id::NodeId;
 
+/// Between two looks whether a [`Farewell`] has left: the least that a timer can.
+const FAREWELL_STEP: Duration = Duration::from_millis(1);
+
 /// A connection to a node whose key the handshake has proven.
 ///
 /// Cheap to clone; it closes when the last clone and the last of its streams are gone. Which way
@@ -108,6 +111,16 @@ impl Connection {
         self.0.quinn.close(code.into(), reason.as_bytes());
     }
 
+    /// The same; the [`Farewell`] tells when the peer has been sent word of it.
+    pub(crate) fn farewell(&self, code: u32, reason: &str) -> Farewell {
+        let farewell = Farewell {
+            sent_before: self.datagrams_sent(),
+            connection: self.clone(),
+        };
+        self.close(code, reason);
+        farewell
+    }
+
     /// Waits until the connection has ended, and says why.
     pub async fn closed(&self) -> ConnectionError {
         self.0.quinn.closed().await
@@ -147,6 +160,10 @@ impl Connection {
         }
     }
 
+    fn datagrams_sent(&self) -> u64 {
+        self.0.quinn.stats().udp_tx.datagrams
+    }
+
     fn remote(&self) -> Option<RemoteId> {
         RemoteId::of(self.0.quinn.remote_address())
     }
@@ -182,6 +199,23 @@ impl Inner {
         let window = CONNECTION_WINDOW_BYTES;
         self.quinn.set_receive_window(VarInt::from_u32(window - 1));
         self.quinn.set_receive_window(VarInt::from_u32(window));
+    }
+}
+
+/// The end of a connection, on its way.
+pub(crate) struct Farewell {
+    connection: Connection,
+    sent_before: u64,
+}
+
+impl Farewell {
+    /// Waits until it has left this machine once. Bound it: a peer that had closed the connection
+    /// before is sent nothing.
+    pub(crate) async fn sent(self) {
+        // quinn tells nobody, but counts: a closed connection sends only that it is closed.
+        while self.connection.datagrams_sent() == self.sent_before {
+            tokio::time::sleep(FAREWELL_STEP).await;
+        }
     }
 }
 

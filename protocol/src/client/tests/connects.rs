@@ -124,3 +124,20 @@ async fn listings_come_whole_page_by_page() {
         FaultKind::NotFound
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn hosts_hear_that_a_client_is_done_before_the_super_node_does() {
+    // Many times, since it was a race that the super node won now and then: then its relay was gone, and
+    // a host found out by itself after the idle timeout.
+    let network = network(false, [vec![]]).await;
+    for _ in 0..32 {
+        let client = connect(vec![network.super_node.addr()]).await.unwrap();
+        let options = CallOptions::default();
+        client.call(function(), Bytes::new(), options).await.unwrap();
+        client.close().await;
+        match network.hosts[0].ended().await {
+            quinn::ConnectionError::ApplicationClosed(close) => assert_eq!(close.reason, "done"),
+            other => panic!("the host was not told: {other}"),
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use quinn::{RecvStream, SendStream};
+use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::sync::{Notify, oneshot};
 
 use crate::fault::{Fault, FaultKind};
@@ -55,6 +55,8 @@ pub(super) struct Seen {
     pub(super) calls: Vec<Call>,
     pub(super) attaches: usize,
     pub(super) probes: usize,
+    /// How connections ended.
+    pub(super) ends: Vec<ConnectionError>,
 }
 
 struct Shared {
@@ -66,6 +68,7 @@ struct Shared {
     kept: Mutex<BTreeMap<RequestId, Bytes>>,
     started: Notify,
     cancelled: Notify,
+    ended: Notify,
     freeze: Notify,
     frozen: AtomicBool,
 }
@@ -86,6 +89,7 @@ impl Host {
             kept: Mutex::default(),
             started: Notify::new(),
             cancelled: Notify::new(),
+            ended: Notify::new(),
             freeze: Notify::new(),
             frozen: AtomicBool::new(false),
         });
@@ -126,6 +130,16 @@ impl Host {
     /// Waits until a call hangs.
     pub(super) async fn started(&self) {
         self.shared.started.notified().await;
+    }
+
+    /// Waits until a connection has ended, and says how.
+    pub(super) async fn ended(&self) -> ConnectionError {
+        loop {
+            if let Some(end) = self.seen().ends.pop() {
+                return end;
+            }
+            self.shared.ended.notified().await;
+        }
     }
 
     /// Waits until a call that hung was cancelled.
@@ -172,11 +186,17 @@ async fn accept(endpoint: Endpoint, host: Arc<Shared>) {
                 return;
             };
             host.seen.lock().unwrap().connections += 1;
-            while let Ok((send, recv)) = connection.accept_bi().await {
+            let end = loop {
+                let (send, recv) = match connection.accept_bi().await {
+                    Ok(stream) => stream,
+                    Err(end) => break end,
+                };
                 let (host, connection) = (Arc::clone(&host), connection.clone());
                 // Streams of clients that have gone away end with an error that nobody reads.
                 tokio::spawn(async move { host.answer(&connection, send, recv).await });
-            }
+            };
+            host.seen.lock().unwrap().ends.push(end);
+            host.ended.notify_one();
         });
     }
 }
