@@ -5,6 +5,7 @@ use orb_protocol::fault::{Fault, FaultKind, Party};
 use orb_protocol::quic::BindError;
 use serde::Serialize;
 
+use crate::config::FileError;
 use crate::store::datadir::DataDirError;
 
 /// What ends a command without its result.
@@ -148,6 +149,18 @@ impl From<ClientError> for Failure {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         error.fault.into()
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let failure = Self::config(error.to_string());
+        match error {
+            FileError::Line { .. } => {
+                failure.help("mend that line; unknown keys are errors, so that a typo is noticed")
+            }
+            _ => failure,
+        }
     }
 }
 

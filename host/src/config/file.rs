@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::failure::Failure;
-
 /// The longest file that is read, in bytes: a person wrote it.
 const FILE_LEN_MAX: u64 = 1 << 20;
 
@@ -44,18 +42,6 @@ impl FileError {
             file: file.to_owned(),
             line: before.iter().filter(|&&byte| byte == b'\n').count() + 1,
             message,
-        }
-    }
-}
-
-impl From<FileError> for Failure {
-    fn from(error: FileError) -> Self {
-        let failure = Self::config(error.to_string());
-        match error {
-            FileError::Line { .. } => {
-                failure.help("mend that line; unknown keys are errors, so that a typo is noticed")
-            }
-            _ => failure,
         }
     }
 }
@@ -107,6 +93,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::failure::Failure;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
