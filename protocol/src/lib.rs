@@ -8,6 +8,7 @@
 //! - [`coordinator`], [`holder`]: the two daemons' decisions as state machines: time and events come
 //!   in, effects go out as data.
 //! - [`relay`]: the packet relay's header and session table.
+//! - [`shares`]: who has to give way when all of something is taken.
 //! - `quic` and `client` (feature `quic`): the endpoint, and the Rust SDK.
 //!
 //! Everything outside the feature `quic` is pure: no clock, no sockets, no ambient randomness.
@@ -24,6 +25,7 @@ pub mod placement;
 pub mod ranking;
 pub mod registry;
 pub mod relay;
+pub mod shares;
 pub mod wire;
 
 #[cfg(feature = "quic")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bounds of a relay. The defaults suit a small public server; every one may be set by its operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayLimits {
-    /// Sessions at one time. A session costs about 400 bytes, so the default costs 6 MiB.
+    /// Sessions at one time. A session costs about 600 bytes, so the default costs 10 MiB.
     pub sessions: usize,
     /// Sessions that one node has asked for. A caller needs one for each host that it talks to;
     /// 64 is many more hosts than a function has replicas.

@@ -45,6 +45,8 @@ pub struct RelayStats {
     pub sessions_opened: u64,
     /// Sessions asked for and refused.
     pub sessions_refused: u64,
+    /// Sessions ended to make room for somebody from elsewhere who had fewer.
+    pub sessions_displaced: u64,
     /// Sessions ended by idleness or age.
     pub sessions_expired: u64,
     /// Sessions ended because a node's connection ended, or its peer would not take part.

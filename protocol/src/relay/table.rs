@@ -13,12 +13,13 @@
 //! its own sessions. Rates and numbers are counted per node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{RelayDrop, RelayLimits, RelayStats, RelayToken, TokenBucket};
 use crate::fault::{Fault, FaultKind};
 use crate::id::NodeId;
+use crate::shares::{Origin, Shares};
 
 /// One live connection of a node to the super node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -123,6 +124,8 @@ pub struct RelayTable {
     nodes: BTreeMap<NodeId, Node>,
     sessions: BTreeMap<SessionId, Session>,
     legs: BTreeMap<RelayToken, Leg>,
+    /// Sessions by where their caller comes from.
+    shares: Shares<Origin>,
     next_id: u64,
     stats: RelayStats,
 }
@@ -141,6 +144,8 @@ struct Node {
     links: Vec<LinkId>,
     calls_out: usize,
     calls_in: usize,
+    /// The sessions that lead to it, by where their caller comes from.
+    shares: Shares<Origin>,
     bucket: TokenBucket,
 }
 
@@ -149,6 +154,8 @@ struct Session {
     tokens: SessionTokens,
     caller: LinkId,
     target: LinkId,
+    /// Where the caller was when it opened the session.
+    origin: Origin,
     opened_at: Duration,
     used_at: Duration,
 }
@@ -171,6 +178,7 @@ impl RelayTable {
             nodes: BTreeMap::new(),
             sessions: BTreeMap::new(),
             legs: BTreeMap::new(),
+            shares: Shares::default(),
             next_id: 0,
             stats: RelayStats::default(),
         }
@@ -209,6 +217,7 @@ impl RelayTable {
             links: Vec::new(),
             calls_out: 0,
             calls_in: 0,
+            shares: Shares::default(),
             bucket: TokenBucket::new(limits.bytes_per_s, limits.burst_bytes, now),
         });
         state.links.push(id);
@@ -253,7 +262,9 @@ impl RelayTable {
         busy.map(|(id, _)| *id)
     }
 
-    /// Opens a session between a caller's link and the newest link of `target`.
+    /// Opens a session between a caller's link and the newest link of `target`. Where there is no
+    /// room, the newest session of the origin that has most of them ends, if that is not the
+    /// caller's own: a flood from one side displaces itself.
     ///
     /// # Errors
     ///
@@ -265,6 +276,7 @@ impl RelayTable {
         tokens: SessionTokens,
         now: Duration,
     ) -> Result<Opened, RelayRefusal> {
+        self.make_room(caller, target);
         match self.check_open(caller, target, tokens) {
             Ok(target) => Ok(self.insert(caller, target, tokens, now)),
             Err(refusal) => {
@@ -360,6 +372,35 @@ impl RelayTable {
         }
     }
 
+    /// Ends one session of the origin that has most, where the bounds in all or of the target are met.
+    fn make_room(&mut self, caller: LinkId, target: NodeId) {
+        let Some(link) = self.links.get(&caller) else {
+            return;
+        };
+        let (origin, from) = (Origin::of(link.addr.ip()), link.node);
+        let calls_out = self.nodes.get(&from).map_or(0, |node| node.calls_out);
+        let Some(node) = self.nodes.get(&target) else {
+            return;
+        };
+        if calls_out >= self.limits.sessions_per_caller || from == target {
+            // It is refused whatever happens to others.
+            return;
+        }
+        let crowded = if node.calls_in >= self.limits.sessions_per_target {
+            &node.shares
+        } else if self.sessions.len() >= self.limits.sessions {
+            &self.shares
+        } else {
+            return;
+        };
+        let newest = crowded
+            .heaviest_for(origin)
+            .and_then(|heaviest| crowded.newest_of(heaviest));
+        if newest.is_some_and(|newest| self.remove(SessionId(newest))) {
+            self.stats.sessions_displaced += 1;
+        }
+    }
+
     fn tokens_taken(&self, tokens: SessionTokens) -> bool {
         tokens.caller == tokens.target
             || self.legs.contains_key(&tokens.caller)
@@ -384,10 +425,21 @@ impl RelayTable {
             }
         }
         self.count_calls(caller, target, |calls| calls + 1);
+        // The caller is live: its open was checked.
+        let at = self
+            .links
+            .get(&caller)
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |link| link.addr.ip());
+        let origin = Origin::of(at);
+        self.shares.take(origin, session.0);
+        if let Some(node) = self.node_of(target) {
+            node.shares.take(origin, session.0);
+        }
         let state = Session {
             tokens,
             caller,
             target,
+            origin,
             opened_at: now,
             used_at: now,
         };
@@ -443,6 +495,10 @@ impl RelayTable {
             }
         }
         self.count_calls(session.caller, session.target, |calls| calls.saturating_sub(1));
+        self.shares.give_back(session.origin, id.0);
+        if let Some(node) = self.node_of(session.target) {
+            node.shares.give_back(session.origin, id.0);
+        }
         true
     }
 

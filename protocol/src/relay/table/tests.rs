@@ -180,6 +180,67 @@ fn sessions_are_bounded_in_all_by_caller_and_by_target() {
     }
 }
 
+/// A caller from another origin than the scene's.
+fn elsewhere(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+#[test]
+fn a_flood_from_one_side_displaces_only_itself() {
+    for (sessions, sessions_per_target) in [(4, 9), (9, 4)] {
+        let limits = RelayLimits {
+            sessions,
+            sessions_per_target,
+            ..RelayLimits::default()
+        };
+        let mut table = scene(limits).table;
+        // Three callers from one address fill what the scene's caller left.
+        for n in 0..3 {
+            let link = table.link_up(node(10 + n), elsewhere(n.into()), None, START);
+            table
+                .open(link, node(2), tokens(100 + 2 * u64::from(n)), START)
+                .unwrap();
+        }
+        let more = table.link_up(node(20), elsewhere(9), None, START);
+        let refused = table.open(more, node(2), tokens(200), START);
+        refused.unwrap_err();
+        // Somebody from a third place gets in, and the flood's newest session goes.
+        let third = table.link_up(node(30), SocketAddr::from(([198, 51, 100, 1], 1)), None, START);
+        table.open(third, node(2), tokens(300), START).unwrap();
+        assert_eq!(table.link_of(tokens(104).caller), None);
+        assert!(
+            table.link_of(tokens(10).caller).is_some(),
+            "the scene's own session goes on"
+        );
+        assert_eq!(
+            (table.stats().sessions_displaced, table.stats().sessions_live),
+            (1, 4)
+        );
+        assert_consistent(&table);
+    }
+}
+
+#[test]
+fn a_caller_over_its_own_limit_displaces_nobody() {
+    let limits = RelayLimits {
+        sessions_per_caller: 1,
+        sessions_per_target: 3,
+        ..RelayLimits::default()
+    };
+    let Scene {
+        mut table, caller, ..
+    } = scene(limits);
+    for n in 0..2 {
+        let link = table.link_up(node(10 + n), elsewhere(n.into()), None, START);
+        table
+            .open(link, node(2), tokens(100 + 2 * u64::from(n)), START)
+            .unwrap();
+    }
+    let refused = table.open(caller, node(2), tokens(200), START);
+    assert_eq!(refused, Err(RelayRefusal::CallerOverLimit));
+    assert_eq!(table.stats().sessions_displaced, 0);
+}
+
 #[test]
 fn being_called_does_not_use_up_what_a_node_may_call() {
     let limits = RelayLimits {
@@ -288,6 +349,7 @@ fn assert_consistent(table: &RelayTable) {
         calls_out += node.calls_out;
         calls_in += node.calls_in;
     }
+    assert_eq!(table.shares.is_empty(), table.sessions.is_empty());
     assert_eq!(calls_out, table.sessions.len());
     assert_eq!(calls_in, table.sessions.len());
     let of_links: usize = table.links.values().map(|l| l.sessions.len()).sum();
@@ -332,7 +394,10 @@ proptest! {
         for step in steps {
             let link = |index: usize| links.get(index).copied().unwrap_or(LinkId(u64::MAX));
             match step {
-                Step::Up(byte) => links.push(table.link_up(node(byte), addr(byte.into()), None, now)),
+                Step::Up(byte) => {
+                    let at = if byte % 2 == 0 { addr(byte.into()) } else { elsewhere(byte.into()) };
+                    links.push(table.link_up(node(byte), at, None, now));
+                }
                 Step::Down(index) => table.link_down(link(index)),
                 Step::Open(index, to, token) => {
                     let _ = table.open(link(index), node(to), tokens(token), now);
