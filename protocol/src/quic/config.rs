@@ -24,6 +24,10 @@ pub const HANDSHAKES_MAX: usize = 1_024;
 /// QUIC Retry), which costs it a round trip and an attacker with forged addresses everything.
 pub const HANDSHAKES_UNVALIDATED_MAX: usize = 128;
 
+/// How long a handshake may hang while all places are taken and somebody else waits for one: four
+/// round trips to the other side of the world.
+pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Bytes of one stream that may be under way: 100 Mbit/s over 80 ms, and 16 chunks of a body.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes of all streams together that a connection takes before they are read: four bodies at full
@@ -57,8 +61,11 @@ pub struct EndpointConfig {
     pub idle_timeout: Duration,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// Incoming handshakes at one time; more are refused.
+    /// Incoming handshakes at one time. Those of whoever has most of them, and those that hang, give
+    /// way to newcomers; if there are none, more are refused.
     pub handshakes: usize,
+    /// How long a handshake may hang while all places are taken.
+    pub handshake_patience: Duration,
     /// Incoming handshakes at one time before newcomers must prove their address.
     pub handshakes_unvalidated: usize,
 }
@@ -76,6 +83,7 @@ impl EndpointConfig {
             idle_timeout: IDLE_TIMEOUT,
             handshake_timeout: HANDSHAKE_TIMEOUT,
             handshakes: HANDSHAKES_MAX,
+            handshake_patience: HANDSHAKE_PATIENCE,
             handshakes_unvalidated: HANDSHAKES_UNVALIDATED_MAX,
         }
     }

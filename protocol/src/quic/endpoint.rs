@@ -1,7 +1,6 @@
 //! A node's one endpoint: dials, accepts, and looks after what lies below QUIC.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use quinn::{ClientConfig, ServerConfig, TokioRuntime, VarInt};
@@ -12,6 +11,7 @@ use super::config::{EndpointConfig, KEEP_ALIVE};
 use super::connection::{Connection, Keeper};
 use super::error::{BindError, ConnectError};
 use super::forward::Forwarder;
+use super::handshakes::{Claimant, HandshakeStats, Handshakes};
 use super::incoming::Incoming;
 use super::path::{Path, RemoteId};
 use super::relay::RelayServer;
@@ -37,7 +37,7 @@ struct Inner {
     identity: Identity,
     keeper: Arc<Keeper>,
     relay: Option<RelayServer>,
-    handshakes: Arc<AtomicUsize>,
+    handshakes: Arc<Handshakes>,
     upkeep: JoinHandle<()>,
     config: EndpointConfig,
 }
@@ -76,7 +76,7 @@ impl Endpoint {
             identity,
             keeper: Arc::default(),
             relay,
-            handshakes: Arc::default(),
+            handshakes: Handshakes::new(config.handshakes, config.handshake_patience),
             upkeep: tokio::spawn(keep_up(inner.clone())),
             config,
         })))
@@ -124,29 +124,43 @@ impl Endpoint {
 
     /// Waits for the next node that wants a connection; `None` once the endpoint is closed.
     ///
-    /// Above [`EndpointConfig::handshakes`] newcomers are refused, and above
-    /// [`EndpointConfig::handshakes_unvalidated`] they have to prove their address first; neither
-    /// shows here.
+    /// Above [`EndpointConfig::handshakes_unvalidated`] newcomers have to prove their address first, and
+    /// above [`EndpointConfig::handshakes`] others have to give way to them, or they are refused; none
+    /// of it shows here.
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.0.quinn.accept().await?;
-            let running = self.0.handshakes.load(Ordering::Relaxed);
-            if running >= self.0.config.handshakes {
-                incoming.refuse();
-            } else if running >= self.0.config.handshakes_unvalidated && !incoming.remote_address_validated()
-            {
-                // Cannot fail: an address that is not validated may be asked to retry.
-                let _ = incoming.retry();
-            } else {
-                return Some(Incoming::new(
-                    incoming,
-                    &self.0.handshakes,
-                    self.0.config.handshake_timeout,
-                    Arc::clone(&self.0.socket),
-                    Arc::clone(&self.0.keeper),
-                ));
+            if let Some(incoming) = self.admit(incoming) {
+                return Some(incoming);
             }
         }
+    }
+
+    fn admit(&self, incoming: quinn::Incoming) -> Option<Incoming> {
+        let handshakes = &self.0.handshakes;
+        if handshakes.running() >= self.0.config.handshakes_unvalidated
+            && !incoming.remote_address_validated()
+        {
+            handshakes.on_asked_to_prove();
+            // Cannot fail: an address that is not validated may be asked to retry.
+            let _ = incoming.retry();
+            return None;
+        }
+        let address = incoming.remote_address();
+        let announced =
+            RemoteId::of(address).and_then(|remote| self.0.socket.paths(|paths| paths.announced(remote)));
+        let Some(slot) = handshakes.enter(Claimant::of(announced, address)) else {
+            incoming.refuse();
+            return None;
+        };
+        Some(Incoming::new(
+            incoming,
+            slot,
+            announced,
+            self.0.config.handshake_timeout,
+            Arc::clone(&self.0.socket),
+            Arc::clone(&self.0.keeper),
+        ))
     }
 
     /// The packet relay, on a super node.
@@ -157,6 +171,11 @@ impl Endpoint {
     /// Datagrams that could not be delivered.
     pub fn socket_stats(&self) -> SocketStats {
         self.0.socket.stats()
+    }
+
+    /// What became of the handshakes that others began.
+    pub fn handshake_stats(&self) -> HandshakeStats {
+        self.0.handshakes.stats()
     }
 
     /// Connections that are open, whoever opened them.
@@ -232,10 +251,11 @@ fn quinn_endpoint(
 ) -> std::io::Result<quinn::Endpoint> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
+    let unconnected = socket.unconnected();
     let mut quic = quinn::EndpointConfig::new(Arc::new(ResetKey::new(&config.key)));
     // The bit tells QUIC from relayed packets.
     quic.grease_quic_bit(false);
-    quic.cid_generator(move || Box::new(Cids::new(random)));
+    quic.cid_generator(move || Box::new(Cids::new(random, Arc::clone(&unconnected))));
     let server = config.accept.then(|| {
         let mut server = ServerConfig::with_crypto(identity.server());
         server
@@ -271,7 +291,11 @@ async fn keep_up(endpoint: Weak<Inner>) {
 impl Inner {
     fn expire_remotes(&self) {
         // Twice the time after which QUIC has given up, so that nothing live is forgotten.
-        let idle = self.config.idle_timeout.max(self.config.handshake_timeout) * 2;
+        let idle = self
+            .config
+            .idle_timeout
+            .max(self.config.handshake_timeout)
+            .saturating_mul(2);
         self.socket.paths_mut(|paths, now| paths.expire(now, idle));
     }
 }

@@ -48,6 +48,9 @@ pub enum ConnectError {
     /// The peer takes no more connections at the moment.
     #[error("the peer takes no more connections at the moment; try again later")]
     Refused,
+    /// An incoming handshake had to give its place to another one.
+    #[error("the handshake hung, and another one got its place")]
+    Displaced,
     /// The peer did not prove an Ed25519 key, or broke the handshake in another way.
     #[error("the handshake failed: {0}")]
     Handshake(String),
@@ -106,6 +109,7 @@ impl ConnectError {
             Self::VersionMismatch => FaultKind::VersionMismatch,
             Self::TimedOut
             | Self::Refused
+            | Self::Displaced
             | Self::Closed { .. }
             | Self::BadAddress { .. }
             | Self::Local(_)

@@ -3,21 +3,23 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quinn::VarInt;
 
 use super::connection::{Connection, Keeper};
 use super::error::ConnectError;
+use super::handshakes::HandshakeSlot;
 use super::path::{Path, RemoteId, unmapped};
 use super::socket::NodeSocket;
 use super::tls;
+use crate::id::NodeId;
 
 /// Counts as one of the endpoint's handshakes until it is dropped or done.
 pub struct Incoming {
     quinn: quinn::Incoming,
     slot: HandshakeSlot,
+    announced: Option<NodeId>,
     timeout: Duration,
     socket: Arc<NodeSocket>,
     keeper: Arc<Keeper>,
@@ -26,14 +28,16 @@ pub struct Incoming {
 impl Incoming {
     pub(crate) fn new(
         quinn: quinn::Incoming,
-        handshakes: &Arc<AtomicUsize>,
+        slot: HandshakeSlot,
+        announced: Option<NodeId>,
         timeout: Duration,
         socket: Arc<NodeSocket>,
         keeper: Arc<Keeper>,
     ) -> Self {
         Self {
             quinn,
-            slot: HandshakeSlot::take(handshakes),
+            slot,
+            announced,
             timeout,
             socket,
             keeper,
@@ -67,28 +71,42 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Connection, ConnectError> {
         let Self {
             quinn,
-            slot,
+            mut slot,
+            announced,
             timeout,
             socket,
             keeper,
         } = self;
-        let announced = RemoteId::of(quinn.remote_address())
-            .and_then(|remote| socket.paths(|paths| paths.announced(remote)));
-        let connecting = quinn.accept().map_err(ConnectError::from_quic)?;
-        let quinn = tokio::time::timeout(timeout, connecting)
-            .await
-            .map_err(|_| ConnectError::TimedOut)?
-            .map_err(ConnectError::from_quic)?;
-        drop(slot);
-        let peer = tls::peer_of(&quinn)
-            .ok_or_else(|| ConnectError::Handshake("the peer showed no Ed25519 key".to_owned()))?;
-        match announced {
-            Some(wanted) if wanted != peer => {
-                quinn.close(VarInt::from_u32(0), b"this relay session is another node's");
-                Err(ConnectError::WrongPeer { wanted, found: peer })
-            }
-            _ => Ok(Connection::new(quinn, peer, socket, keeper)),
+        let connected = tokio::select! {
+            biased;
+            () = slot.displaced() => return Err(ConnectError::Displaced),
+            connected = shake_hands(quinn, announced, timeout) => connected,
+        };
+        slot.ended(&connected);
+        let (quinn, peer) = connected?;
+        Ok(Connection::new(quinn, peer, socket, keeper))
+    }
+}
+
+/// The connection, and who is at its other end.
+async fn shake_hands(
+    incoming: quinn::Incoming,
+    announced: Option<NodeId>,
+    timeout: Duration,
+) -> Result<(quinn::Connection, NodeId), ConnectError> {
+    let connecting = incoming.accept().map_err(ConnectError::from_quic)?;
+    let quinn = tokio::time::timeout(timeout, connecting)
+        .await
+        .map_err(|_| ConnectError::TimedOut)?
+        .map_err(ConnectError::from_quic)?;
+    let peer = tls::peer_of(&quinn)
+        .ok_or_else(|| ConnectError::Handshake("the peer showed no Ed25519 key".to_owned()))?;
+    match announced {
+        Some(wanted) if wanted != peer => {
+            quinn.close(VarInt::from_u32(0), b"this relay session is another node's");
+            Err(ConnectError::WrongPeer { wanted, found: peer })
         }
+        _ => Ok((quinn, peer)),
     }
 }
 
@@ -97,21 +115,5 @@ impl fmt::Debug for Incoming {
         f.debug_struct("Incoming")
             .field("remote_address", &self.remote_address())
             .finish_non_exhaustive()
-    }
-}
-
-/// One of the endpoint's handshakes, until it is dropped.
-struct HandshakeSlot(Arc<AtomicUsize>);
-
-impl HandshakeSlot {
-    fn take(running: &Arc<AtomicUsize>) -> Self {
-        running.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(running))
-    }
-}
-
-impl Drop for HandshakeSlot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

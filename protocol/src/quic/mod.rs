@@ -23,6 +23,7 @@ mod connection;
 mod endpoint;
 mod error;
 mod forward;
+mod handshakes;
 mod incoming;
 mod overflow;
 mod path;
@@ -37,12 +38,13 @@ mod tests;
 
 pub use address::{AddressError, NodeAddr, SuperAddr};
 pub use config::{
-    EndpointConfig, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_UNVALIDATED_MAX, IDLE_TIMEOUT, KEEP_ALIVE,
-    STREAMS_UNKNOWN_PEER,
+    EndpointConfig, HANDSHAKE_PATIENCE, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_UNVALIDATED_MAX,
+    IDLE_TIMEOUT, KEEP_ALIVE, STREAMS_UNKNOWN_PEER,
 };
 pub use connection::{Connection, Hold};
 pub use endpoint::Endpoint;
 pub use error::{BindError, ConnectError};
+pub use handshakes::HandshakeStats;
 pub use incoming::Incoming;
 pub use path::{Path, PathKind, TableFull};
 pub use relay::{RelayLink, RelayServer};

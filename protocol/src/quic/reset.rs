@@ -5,8 +5,12 @@
 //! (RFC 9000, section 10.3), which only proves anything if it is made with the same secret as before:
 //! so the secret is derived from the node's key.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{ConnectionId, ConnectionIdGenerator};
+use quinn_proto::InvalidCid;
 
 use crate::key::NodeKey;
 
@@ -44,14 +48,17 @@ impl HmacKey for ResetKey {
 pub(crate) struct Cids {
     key: [u8; 32],
     count: u64,
+    unconnected: Arc<AtomicU64>,
 }
 
 impl Cids {
-    /// `random` must differ from one start of the node to the next.
-    pub(crate) fn new(random: [u8; 32]) -> Self {
+    /// `random` must differ from one start of the node to the next. Packets of connections that are
+    /// not known are counted in `unconnected`.
+    pub(crate) fn new(random: [u8; 32], unconnected: Arc<AtomicU64>) -> Self {
         Self {
             key: random,
             count: 0,
+            unconnected,
         }
     }
 }
@@ -61,6 +68,13 @@ impl ConnectionIdGenerator for Cids {
         self.count += 1;
         let hash = blake3::keyed_hash(&self.key, &self.count.to_le_bytes());
         ConnectionId::new(&hash.as_bytes()[..CID_LEN])
+    }
+
+    /// Asked for packets of connections that are not known, and for no others. Any may be a former
+    /// self's.
+    fn validate(&self, _: &ConnectionId) -> Result<(), InvalidCid> {
+        self.unconnected.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn cid_len(&self) -> usize {

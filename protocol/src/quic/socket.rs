@@ -51,6 +51,9 @@ pub struct SocketStats {
     pub stray: u64,
     /// Claimed to come from an address that only exists inside this program.
     pub spoofed: u64,
+    /// Looked like QUIC, of a connection that this node does not have: garbage, a former self's, or one
+    /// that has just ended.
+    pub unconnected: u64,
     /// Outgoing, for a peer to which no way is known any more.
     pub unroutable: u64,
     /// Peers that this node knows a way to now: dialled, or announced by a super node.
@@ -62,6 +65,7 @@ struct Counters {
     malformed: AtomicU64,
     stray: AtomicU64,
     spoofed: AtomicU64,
+    unconnected: Arc<AtomicU64>,
     unroutable: AtomicU64,
 }
 
@@ -142,9 +146,15 @@ impl NodeSocket {
             malformed: read(&self.counters.malformed),
             stray: read(&self.counters.stray),
             spoofed: read(&self.counters.spoofed),
+            unconnected: read(&self.counters.unconnected),
             unroutable: read(&self.counters.unroutable),
             remotes: self.paths(PathTable::len) as u64,
         }
+    }
+
+    /// Where QUIC counts packets of connections that it does not have.
+    pub(crate) fn unconnected(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.counters.unconnected)
     }
 
     fn overflow(&self) -> MutexGuard<'_, Overflow> {

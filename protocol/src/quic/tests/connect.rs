@@ -38,6 +38,8 @@ async fn somebody_else_is_not_accepted() {
         accepted.await.unwrap().unwrap_err(),
         ConnectError::Handshake(_)
     ));
+    let stats = bob.handshake_stats();
+    assert_eq!((stats.begun, stats.failed, stats.completed), (1, 1, 0));
 }
 
 #[tokio::test]
@@ -155,7 +157,10 @@ async fn garbage_harms_nobody() {
     }
     stream::echo_once(&to_bob, &to_alice).await;
     let stats = bob.socket_stats();
-    assert!(stats.malformed > 0 && stats.stray > 0, "{stats:?}");
+    assert!(
+        stats.malformed > 0 && stats.stray > 0 && stats.unconnected > 0,
+        "{stats:?}"
+    );
 }
 
 #[tokio::test]
@@ -163,6 +168,8 @@ async fn half_open_handshakes_are_bounded() {
     let mut config = config(2);
     config.handshakes = 2;
     config.handshakes_unvalidated = 1;
+    // However slow this machine is.
+    config.handshake_patience = Duration::from_secs(3_600);
     let bob = Endpoint::bind(config).unwrap();
     let (alice, carol, dave) = (endpoint(3), endpoint(4), endpoint(5));
     let dial = |from: &Endpoint| {
@@ -186,6 +193,24 @@ async fn half_open_handshakes_are_bounded() {
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
     pair(&dave, &bob).await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_gives_way() {
+    let mut config = config(2);
+    config.handshakes = 1;
+    config.handshake_patience = Duration::ZERO;
+    let bob = Endpoint::bind(config).unwrap();
+    let hung = Endpoint::bind(super::config(3)).unwrap();
+    let to = addr(&bob);
+    let hanging = tokio::spawn(async move { hung.connect(to).await });
+    let held = bob.accept().await.unwrap();
+    pair(&endpoint(4), &bob).await;
+    let displaced = held.handshake().await;
+    assert!(matches!(displaced, Err(ConnectError::Displaced)), "{displaced:?}");
+    hanging.await.unwrap().unwrap_err();
+    let stats = bob.handshake_stats();
+    assert_eq!((stats.begun, stats.displaced, stats.completed), (2, 1, 1));
 }
 
 #[tokio::test]
