@@ -27,6 +27,9 @@ pub(crate) const TABLE_ELEMENTS_MAX: u32 = 65_536;
 /// Compilers emit one table; hand-written modules now and then a second.
 pub(crate) const TABLES_MAX: u32 = 2;
 
+/// WASI has 46 functions, and compilers import each once; every instance has room for each import.
+const IMPORTS_MAX: u32 = 1_000;
+
 /// What kind of program an artifact is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
@@ -402,6 +405,7 @@ impl<'a> Module<'a> {
 fn check_size(payload: &Payload<'_>, limits: &AdmissionLimits) -> Result<(), AdmissionError> {
     match payload {
         Payload::TypeSection(types) => at_most("types", types.count().into(), limits.functions),
+        Payload::ImportSection(imports) => at_most("imports", imports.count().into(), IMPORTS_MAX),
         Payload::FunctionSection(functions) => {
             at_most("functions", functions.count().into(), limits.functions)
         }

@@ -10,5 +10,6 @@ mod command;
 mod hostile;
 mod javascript;
 mod many;
+mod monsters;
 mod oracle;
 mod support;
