@@ -6,6 +6,7 @@
 //! - [`demo`]: a small network in child processes, put through the main job.
 //! - [`output`], [`failure`]: what commands print, and how they fail.
 //! - [`executor`]: the processes that run guests.
+//! - [`counters`]: what peers did that they should not have, for the log.
 //! - [`supernode`]: `orb super`. [`node`]: `orb node`. [`store`]: what daemons keep: data folder, artifacts, manifests.
 //!
 //! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb_host=debug`).
@@ -13,6 +14,7 @@
 mod builder;
 mod cli;
 mod config;
+mod counters;
 mod demo;
 pub mod executor;
 mod failure;

@@ -11,6 +11,7 @@ use quinn::{ConnectionError, SendStream, StoppedError, VarInt, WriteError};
 use serde::Serialize;
 use tokio::time::timeout;
 
+use super::offences::Offences;
 use super::requests::{Reader, Step};
 
 /// How long a caller may take none of what is sent to it: as long as QUIC waits for a silent peer.
@@ -28,7 +29,7 @@ const SUPERSEDED: VarInt = VarInt::from_u32(1);
 const STALLED: VarInt = VarInt::from_u32(2);
 
 /// Passes a request's outcome on to its end, or until the caller is gone.
-pub(crate) async fn answer(mut reader: Reader, mut stream: SendStream) {
+pub(crate) async fn answer(mut reader: Reader, mut stream: SendStream, offences: &Offences) {
     let stopped = stream.stopped();
     let end = {
         let mut stopped = pin!(stopped);
@@ -48,6 +49,7 @@ pub(crate) async fn answer(mut reader: Reader, mut stream: SendStream) {
         Err(Gone::Lost) => drop(reader),
         Err(Gone::GaveUp) => reader.gave_up(),
         Err(Gone::Stalled) => {
+            offences.readers_stopped.add();
             let _ = stream.reset(STALLED);
             reader.gave_up();
         }

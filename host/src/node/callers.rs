@@ -8,6 +8,7 @@ use orb_protocol::id::NodeId;
 use orb_protocol::quic::{Connection, Endpoint, Incoming};
 
 use super::patience::while_heard;
+use super::offences::Offences;
 use super::{Host, streams};
 
 /// Callers that are connected at one time. An idle connection costs 30 KiB, and one that had many
@@ -37,7 +38,8 @@ async fn serve(host: Arc<Host>, callers: Arc<Callers>, incoming: Incoming) {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%error, "a caller did not get through"),
     };
-    let Some(caller) = callers.admit(&connection) else {
+    let Some(caller) = callers.admit(&connection, &host.offences) else {
+        host.offences.callers_refused.add();
         return connection.close(NO_ROOM, "this host has as many callers as it takes");
     };
     connection.set_peer_streams(CALLER_STREAMS);
@@ -84,7 +86,7 @@ struct Stream {
 }
 
 impl Callers {
-    fn admit(self: &Arc<Self>, connection: &Connection) -> Option<Caller> {
+    fn admit(self: &Arc<Self>, connection: &Connection, offences: &Offences) -> Option<Caller> {
         let opened = self.tick();
         let known = Arc::new(Known {
             node: connection.peer(),
@@ -100,6 +102,7 @@ impl Callers {
             Surplus::Newcomer => return None,
         };
         if let Some(old) = surplus.and_then(|number| connected.remove(&number)) {
+            offences.callers_displaced.add();
             old.connection
                 .close(MADE_ROOM, "another connection took its place");
         }

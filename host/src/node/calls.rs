@@ -50,10 +50,10 @@ pub(crate) async fn handle_call(
     match host.requests.begin(caller, call.request, call.function) {
         Ok(Begun::New(runner, reader)) => {
             let run = run(host, caller, &call, recv, Arc::new(runner));
-            tokio::join!(run, answer(reader, send));
+            tokio::join!(run, answer(reader, send, &host.offences));
         }
         // The same call again, after an answer that did not arrive: it runs only once.
-        Ok(Begun::Known(reader)) => answer(reader, send).await,
+        Ok(Begun::Known(reader)) => answer(reader, send, &host.offences).await,
         Err(fault) => refuse(send, fault).await,
     }
 }
@@ -66,7 +66,7 @@ pub(crate) async fn handle_attach(
     send: SendStream,
 ) {
     match host.requests.attach(connection.peer(), attach.request) {
-        Some(reader) => answer(reader, send).await,
+        Some(reader) => answer(reader, send, &host.offences).await,
         None => {
             let message = format!(
                 "this host does not know the request {} of this caller (any more)",
@@ -125,8 +125,13 @@ async fn run_to_end(
         measured: measured.is_some(),
         remaining: deadline.saturating_duration_since(Instant::now()),
     };
-    let place = host.queue.enter(&ask).map_err(overloaded)?;
-    let mut intake = Intake::new(&mut recv, call.input_len, publish.limits.input_bytes);
+    let place = host.queue.enter(&ask).map_err(|away| overloaded(host, away))?;
+    let mut intake = Intake::new(
+        &mut recv,
+        call.input_len,
+        publish.limits.input_bytes,
+        &host.offences,
+    );
     let start = || runner.start(started(&manifest, publish, call));
     let input = match before(deadline, take(host, publish, &mut intake, start)).await {
         Ok(Ok(input)) => input,
@@ -256,7 +261,8 @@ fn check_caller(
     Ok(Caller::Owner(owner))
 }
 
-fn overloaded(away: TurnedAway) -> Fault {
+fn overloaded(host: &Host, away: TurnedAway) -> Fault {
+    host.offences.calls_turned_away.add();
     let TurnedAway {
         retry_after,
         running,

@@ -11,6 +11,8 @@ use quinn::RecvStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
+use super::offences::Offences;
+
 /// How long nothing may come of an input that is awaited. As long as a lost packet takes to be sent
 /// again several times.
 const STALL_MAX: Duration = Duration::from_secs(10);
@@ -55,16 +57,23 @@ pub(crate) struct Intake<'a> {
     len: Option<u64>,
     limit: u64,
     taken: u64,
+    offences: &'a Offences,
 }
 
 impl<'a> Intake<'a> {
     /// An input of at most `limit` bytes; of exactly `len`, if the caller said so.
-    pub(crate) fn new(stream: &'a mut RecvStream, len: Option<u64>, limit: u64) -> Self {
+    pub(crate) fn new(
+        stream: &'a mut RecvStream,
+        len: Option<u64>,
+        limit: u64,
+        offences: &'a Offences,
+    ) -> Self {
         Self {
             body: BodyReader::new(stream, limit),
             len,
             limit,
             taken: 0,
+            offences,
         }
     }
 
@@ -160,12 +169,17 @@ impl<'a> Intake<'a> {
     }
 
     fn other_than_announced(&self, than: &str) -> Fault {
+        self.offences.inputs_broken.add();
         let announced = self.len.unwrap_or_default();
         let message = format!("the caller announced an input of {announced} bytes and sent {than}");
         Fault::new(FaultKind::InputInvalid, message).help("this is an error in the caller's client")
     }
 
     fn fault(&self, error: &FrameError) -> Fault {
+        // A connection that is lost, or a call that is given up, is no offence.
+        if !matches!(error, FrameError::Lost(_) | FrameError::Reset(_)) {
+            self.offences.inputs_broken.add();
+        }
         match error {
             FrameError::TooLong { limit, .. } if *limit == self.limit => too_large(self.limit),
             other => Fault::new(

@@ -7,7 +7,8 @@
 //! - [`calls`], [`intake`], [`answer`]: a call from its first frame to its trailer.
 //! - [`queue`], [`requests`]: who runs when, and for whom. Where: [`crate::executor`].
 //! - [`busy`], [`patience`]: what a host that drains waits for, and for how long.
-//! - [`load`], [`log`]: what heart-beats tell, and what functions wrote.
+//! - [`load`], [`log`]: what heart-beats tell, and what functions wrote. [`offences`]: what callers did
+//!   that they should not have.
 //!
 //! It opens no port to the world: its one socket dials super nodes, and callers reach it through
 //! them.
@@ -23,6 +24,7 @@ mod intake;
 mod load;
 mod log;
 mod manifests;
+mod offences;
 mod patience;
 mod queue;
 mod requests;
@@ -55,9 +57,11 @@ use self::intake::InputBudget;
 use self::load::Load;
 use self::log::FunctionLogs;
 use self::manifests::HeldManifests;
+use self::offences::Offences;
 use self::queue::{Bounds, Queue};
 use self::requests::Requests;
 use crate::config::NodeConfig;
+use crate::counters::keep_reporting;
 use crate::executor::{Executors, ExecutorsConfig, Launch};
 use crate::shutdown::Shutdown;
 use crate::store::blocking;
@@ -99,6 +103,7 @@ struct Host {
     logs: Arc<FunctionLogs>,
     checks: Semaphore,
     busy: Busy,
+    offences: Offences,
     draining: watch::Sender<bool>,
 }
 
@@ -146,6 +151,10 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(callers::accept(Arc::clone(&host), endpoint.clone()));
         tasks.spawn(upkeep(Arc::clone(&host)));
+        let counted = Arc::clone(&host);
+        tasks.spawn(keep_reporting(endpoint.clone(), move || {
+            counted.offences.numbers()
+        }));
         for address in supers {
             tasks.spawn(session::keep(Arc::clone(&host), endpoint.clone(), address));
         }
@@ -242,6 +251,7 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
         logs: FunctionLogs::open(&data.logs()).context("the folder of logs")?,
         checks: Semaphore::new(artifacts::CHECKS_MAX),
         busy: Busy::default(),
+        offences: Offences::default(),
         draining: watch::Sender::new(false),
         config,
     })

@@ -15,6 +15,7 @@
 //!
 //! A request that did not start is forgotten at once: the caller may try it again, here or elsewhere.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,11 +30,12 @@ use tokio::time::Instant;
 
 /// How long a request runs on, and an outcome is kept, when nobody reads it (the brief).
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(30);
-/// Finished requests that are kept; beyond it the oldest go. Only those whose caller did not take
+/// Finished requests that are kept; beyond it the oldest of the caller with most of them go. Only those whose caller did not take
 /// everything stay, so this many callers can be cut off at the same moment.
 const FINISHED_MAX: usize = 4_096;
 /// Bytes of answers in memory, all requests together: 32 answers of the default limit. Above it
-/// finished requests are forgotten, oldest first, and running ones forget what was read of them. So
+/// finished requests are forgotten, first the oldest of the caller whose answers take most, so that one
+/// who does not read forgets for itself; and running ones forget what was read of them. So
 /// there is never more than this, and what the guests that run at one time have not got rid of.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -257,13 +259,21 @@ impl Table {
         self.finished
             .insert(number, (Instant::now(), Arc::clone(request)));
         if self.finished.len() > FINISHED_MAX {
-            self.forget_oldest();
+            self.forget_of_heaviest(|_| 1);
         }
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        let oldest = self.finished.first_key_value().map(|(number, _)| *number);
-        oldest.is_some_and(|number| self.forget(number))
+    /// Forgets the oldest request of the caller whose finished ones weigh most. It looks at all of them
+    /// (a tenth of a millisecond at worst), which is only needed when there are too many.
+    fn forget_of_heaviest(&mut self, weight: fn(&Request) -> usize) -> bool {
+        let mut callers: HashMap<NodeId, (usize, u64)> = HashMap::new();
+        for (number, (_, request)) in &self.finished {
+            let (total, _) = callers.entry(request.key.0).or_insert((0, *number));
+            *total += weight(request);
+        }
+        let weighty = callers.into_values().filter(|(total, _)| *total > 0);
+        let heaviest = weighty.max_by_key(|(total, oldest)| (*total, Reverse(*oldest)));
+        heaviest.is_some_and(|(_, oldest)| self.forget(oldest))
     }
 
     fn forget(&mut self, number: u64) -> bool {
@@ -277,6 +287,11 @@ impl Table {
 }
 
 impl Request {
+    /// Bytes of its answer in memory.
+    fn bytes(&self) -> usize {
+        self.state.borrow().bytes
+    }
+
     fn cancel(&self) {
         self.cancelled.send_replace(true);
     }
@@ -333,7 +348,7 @@ impl Runner {
     pub(crate) fn output(&self, piece: Bytes) {
         let len = piece.len();
         while self.requests.is_short_of_memory(len) {
-            if !self.requests.table().forget_oldest() {
+            if !self.requests.table().forget_of_heaviest(Request::bytes) {
                 self.request.release_taken();
                 break;
             }

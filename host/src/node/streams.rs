@@ -11,6 +11,7 @@ use orb_protocol::wire::{NodeInfo, Reply, Request, undecodable};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 use super::answer::{refuse, reply};
+use super::offences::Offences;
 use super::patience::while_heard;
 use super::{Host, artifacts, calls};
 
@@ -49,7 +50,7 @@ async fn serve_super_stream(
     send: SendStream,
     recv: RecvStream,
 ) {
-    let Some((request, send, recv)) = first_frame(send, recv).await else {
+    let Some((request, send, recv)) = first_frame(&host.offences, send, recv).await else {
         return;
     };
     match request {
@@ -68,7 +69,7 @@ pub(crate) async fn serve_caller(
     send: SendStream,
     recv: RecvStream,
 ) {
-    if let Some((request, send, recv)) = first_frame(send, recv).await {
+    if let Some((request, send, recv)) = first_frame(&host.offences, send, recv).await {
         serve(host, connection, request, send, recv).await;
     }
 }
@@ -100,10 +101,15 @@ async fn serve(
 /// What the stream is for; if it does not say so in time, or not in words that are understood, it is
 /// ended here.
 async fn first_frame(
+    offences: &Offences,
     mut send: SendStream,
     mut recv: RecvStream,
 ) -> Option<(Request, SendStream, RecvStream)> {
-    match read_message_within::<Request>(&mut recv, FIRST_FRAME_BYTES_MAX, FIRST_FRAME_MAX).await {
+    let frame = read_message_within::<Request>(&mut recv, FIRST_FRAME_BYTES_MAX, FIRST_FRAME_MAX).await;
+    if let Err(error) = &frame {
+        offences.on_first_frame(error);
+    }
+    match frame {
         Ok(request) => return Some((request, send, recv)),
         Err(FrameError::Malformed(error)) => refuse(send, undecodable(&error)).await,
         Err(FrameError::TooLong { len, limit }) => {

@@ -105,11 +105,13 @@ async fn handle(node: Arc<SuperNode>, peer: Arc<Peer>, mut exchange: Exchange) {
         // Nobody is there to be answered.
         Err(FrameError::Lost(_) | FrameError::Reset(_) | FrameError::Closed) => return,
         Err(error) => {
+            node.offences.on_request(&error);
             tracing::debug!(peer = %peer.connection.peer(), %error, "a request cannot be read");
             refuse(&mut exchange, faults::of_frame(&error)).await
         }
     };
     if let Err(error) = done {
+        node.offences.on_answer(&error);
         tracing::debug!(peer = %peer.connection.peer(), %error, "an answer was not taken");
     }
     // It may have been given up: then there is nothing to finish.
@@ -142,7 +144,7 @@ async fn answer(
         }
         Request::Publish(asked) => {
             let published = publish::publish(node, peer, asked, exchange).await;
-            log_refusal(peer, &published);
+            log_refusal(node, peer, &published);
             exchange.reply(published).await
         }
         Request::Fetch(asked) => match fetch::fetch(node, &asked, exchange).await {
@@ -169,10 +171,11 @@ async fn answer(
     }
 }
 
-fn log_refusal<T>(peer: &Peer, answer: &Result<T, Fault>) {
+fn log_refusal<T>(node: &SuperNode, peer: &Peer, answer: &Result<T, Fault>) {
     if let Err(fault) = answer
         && matches!(fault.kind, FaultKind::Refused | FaultKind::Overloaded)
     {
+        node.offences.publishes_refused.add();
         tracing::info!(peer = %peer.connection.peer(), address = %peer.address, rule = %fault, "publish refused");
     }
 }

@@ -38,6 +38,9 @@ pub(crate) async fn fetch(node: &SuperNode, asked: &Fetch, exchange: &mut Exchan
     directory::check(&asked.extensions)?;
     let file = open(node, asked).await?;
     if let Err(error) = send(&file, asked.offset, exchange).await {
+        if let Broken::Frame(error) = &error {
+            node.offences.on_answer(error);
+        }
         tracing::debug!(artifact = %asked.artifact, %error, "an artifact was not sent to its end");
         // Not the end that the peer expects, so that it does not take half for the whole.
         let _ = exchange.send.reset(quinn::VarInt::from_u32(close::TOO_SLOW));

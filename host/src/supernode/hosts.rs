@@ -92,6 +92,7 @@ pub(crate) async fn register(
             tracing::debug!(%host, %error, "control stream ended");
         }
         _ => {
+            node.offences.hosts_cut_off.add();
             tracing::warn!(%host, %error, "host cut off");
             peer.connection.close(close::PROTOCOL, &error.to_string());
         }

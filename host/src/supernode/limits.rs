@@ -1,10 +1,11 @@
 //! What strangers may take of a super node before it is known who they are.
 
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use orb_protocol::shares::Origin;
 
 /// Connections in all: at about 30 KiB each (quinn, idle, 8 streams) they cost 1 GiB.
 pub(crate) const CONNECTIONS_MAX: usize = 32_768;
@@ -15,24 +16,6 @@ const PUBLISH_BURST: u32 = 1_200;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 /// Addresses whose publishes are counted. Each is forgotten a minute after its last one.
 const PUBLISHERS_MAX: usize = 65_536;
-
-/// Where somebody comes from, as far as it costs something to be many: an IPv4 address, or an IPv6
-/// network of 64 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Origin(IpAddr);
-
-impl Origin {
-    /// The origin of an address.
-    pub(crate) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(v6) if !v6.is_loopback() => {
-                let network = v6.to_bits() >> 64 << 64;
-                Self(Ipv6Addr::from_bits(network).into())
-            }
-            other => Self(other),
-        }
-    }
-}
 
 /// Counts connections, in all and for each origin.
 #[derive(Debug)]

@@ -5,7 +5,8 @@
 //! - [`hosts`], [`outbox`]: control streams.
 //! - [`driver`]: gives the [`Coordinator`](orb_protocol::coordinator::Coordinator) its events, and
 //!   carries out what it decides.
-//! - [`storage`]: registry and artifacts. [`policy`], [`limits`]: who may, and how much.
+//! - [`storage`]: registry and artifacts. [`policy`], [`limits`]: who may, and how much. [`offences`]:
+//!   what peers did that they should not have.
 
 mod close;
 mod connection;
@@ -15,6 +16,7 @@ mod faults;
 mod fetch;
 mod hosts;
 mod limits;
+mod offences;
 mod outbox;
 mod policy;
 mod publish;
@@ -42,6 +44,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::config::SuperConfig;
+use crate::counters::keep_reporting;
 use crate::failure::Failure;
 use crate::shutdown::Shutdown;
 use crate::store::blocking;
@@ -49,6 +52,7 @@ use crate::store::datadir::{DataDir, Role};
 
 use driver::Driver;
 use limits::{Connections, PublishRate};
+use offences::Offences;
 use policy::Policy;
 use storage::Storage;
 
@@ -75,6 +79,7 @@ pub(crate) struct SuperNode {
     examined_kib: Semaphore,
     /// Places for artifacts that are checked before they are sent.
     checks: Semaphore,
+    offences: Offences,
 }
 
 /// Runs a super node until its end is wished for.
@@ -110,6 +115,7 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
         waiting: Semaphore::new(ready::WAITING_MAX),
         examined_kib: Semaphore::new(publish::EXAMINED_KIB_MAX),
         checks: Semaphore::new(fetch::CHECKS_MAX),
+        offences: Offences::default(),
     });
     let address = format!("{}@{}", endpoint.node_id(), reachable(endpoint.local_addr()?));
     dir.write_address(&address)?;
@@ -205,6 +211,10 @@ async fn serve(
     shutdown: &mut Shutdown,
 ) -> JoinSet<()> {
     let mut peers = JoinSet::new();
+    let counted = Arc::clone(node);
+    peers.spawn(keep_reporting(node.endpoint.clone(), move || {
+        counted.offences.numbers()
+    }));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -218,6 +228,7 @@ async fn serve(
                         peers.spawn(connection::serve(Arc::clone(node), incoming, slot));
                     }
                     None => {
+                        node.offences.connections_refused.add();
                         tracing::debug!(%address, rule = "address_connections_max", "connection refused");
                         incoming.refuse();
                     }
