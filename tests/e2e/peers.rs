@@ -16,7 +16,7 @@ use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::directory::Fetch;
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::{Reply, Request};
-use orb_tests::{Network, Orb, Project, guest};
+use orb_tests::{Daemon, Network, Orb, Project, guest};
 use quinn::{RecvStream, SendStream};
 use tokio::runtime::Runtime;
 
@@ -44,6 +44,10 @@ fn garbage_datagrams_harm_nobody() {
         }
         town.others_are_served();
     }
+    for daemon in town.daemons() {
+        daemon.wait_until_counted("datagrams_malformed");
+        daemon.wait_until_counted("datagrams_unconnected");
+    }
 }
 
 #[test]
@@ -61,6 +65,23 @@ fn handshakes_that_never_go_on_harm_nobody() {
         .collect();
     town.others_are_served();
     assert_eq!(sockets.len(), HANDSHAKES);
+    town.network
+        .super_node
+        .wait_until_counted("handshakes_asked_to_prove");
+    town.network.super_node.wait_until_counted("handshakes_timed_out");
+}
+
+#[test]
+fn handshakes_for_another_key_are_counted() {
+    let town = Town::start();
+    let runtime = Runtime::new().unwrap();
+    let to = NodeAddr {
+        id: NodeKey::from_seed(random()).id(),
+        ..super_node(&town.network)
+    };
+    runtime.block_on(async { endpoint().connect(to).await.unwrap_err() });
+    town.others_are_served();
+    town.network.super_node.wait_until_counted("handshakes_failed");
 }
 
 #[test]
@@ -103,6 +124,9 @@ fn half_frames_and_wrong_lengths_harm_nobody() {
         );
         tokio::task::block_in_place(|| town.others_are_served());
     });
+    for daemon in town.daemons() {
+        daemon.wait_until_counted("streams_unreadable");
+    }
 }
 
 #[test]
@@ -140,7 +164,13 @@ fn a_peer_that_stops_reading_harms_nobody() {
             "only {} calls were begun",
             open.len() - calls
         );
-        tokio::task::block_in_place(|| town.others_are_served());
+        tokio::task::block_in_place(|| {
+            town.others_are_served();
+            for daemon in town.daemons() {
+                daemon.wait_until_counted("readers_stopped");
+            }
+            town.others_are_served();
+        });
     });
 }
 
@@ -165,14 +195,14 @@ fn a_call_that_is_given_up_is_ended_at_the_host() {
 }
 
 /// A network with one host, and somebody who lives there in peace.
-struct Town {
-    network: Network,
-    orb: Orb,
+pub(crate) struct Town {
+    pub(crate) network: Network,
+    pub(crate) orb: Orb,
     address: SuperAddr,
 }
 
 impl Town {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let network = Network::start_with(1, &[], &["--capacity", "4"]);
         let orb = network.user();
         Project::wasm("peace", &guest::echo()).deploy(&orb);
@@ -186,7 +216,7 @@ impl Town {
 
     /// Publishing and calling work as before.
     #[track_caller]
-    fn others_are_served(&self) {
+    pub(crate) fn others_are_served(&self) {
         let answer = self.orb.run_on(["call", "peace", "-"], b"and quiet").ok();
         assert_eq!(answer.stdout, b"and quiet");
         let project = Project::wasm("more", &guest::say("more"));
@@ -194,7 +224,12 @@ impl Town {
         assert_eq!(self.orb.run(["call", "more", "null"]).text(), "more");
     }
 
-    fn super_socket(&self) -> SocketAddr {
+    /// The super node and the host.
+    pub(crate) fn daemons(&self) -> [&Daemon; 2] {
+        [&self.network.super_node, &self.network.hosts[0]]
+    }
+
+    pub(crate) fn super_socket(&self) -> SocketAddr {
         let (_, socket) = self.network.address.split_once('@').unwrap();
         socket.parse().unwrap()
     }
@@ -204,26 +239,35 @@ impl Town {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
-    fn function(&self, name: &str) -> FunctionId {
+    pub(crate) fn function(&self, name: &str) -> FunctionId {
         function(&self.orb, name)
     }
 }
 
 /// A peer with a proper identity and connection, and bad manners.
-struct Rogue {
-    to_super: Connection,
-    to_host: Connection,
+pub(crate) struct Rogue {
+    pub(crate) to_super: Connection,
+    pub(crate) to_host: Connection,
     _endpoint: Endpoint,
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
 }
 
 impl Rogue {
-    fn arrive(town: &Town) -> Self {
+    pub(crate) fn arrive(town: &Town) -> Self {
+        Self::arrive_by(town, super_node(&town.network).addr)
+    }
+
+    /// The same by way of somebody who passes packets on to the super node.
+    pub(crate) fn arrive_by(town: &Town, way: SocketAddr) -> Self {
         let runtime = Runtime::new().unwrap();
         let host = town.network.host_id(0).parse().unwrap();
+        let to = NodeAddr {
+            addr: way,
+            ..super_node(&town.network)
+        };
         let (endpoint, to_super, to_host) = runtime.block_on(async {
             let endpoint = endpoint();
-            let to_super = endpoint.connect(super_node(&town.network)).await.unwrap();
+            let to_super = endpoint.connect(to).await.unwrap();
             let to_host = endpoint.connect_relayed(host, &to_super).await.unwrap();
             (endpoint, to_super, to_host)
         });
@@ -304,7 +348,7 @@ fn function(owner: &Orb, name: &str) -> FunctionId {
     FunctionId::derive(&owner.owner().parse().unwrap(), &name.parse().unwrap())
 }
 
-fn call(function: FunctionId, known: Version) -> Call {
+pub(crate) fn call(function: FunctionId, known: Version) -> Call {
     Call {
         request: RequestId::from_bytes(random()),
         function,
@@ -320,7 +364,11 @@ fn call(function: FunctionId, known: Version) -> Call {
 
 /// Opens a stream, sends a request and a body, and does not read. `None` where no more can be opened
 /// or sent for now.
-async fn ask(connection: &Connection, request: Request, body: &[u8]) -> Option<(SendStream, RecvStream)> {
+pub(crate) async fn ask(
+    connection: &Connection,
+    request: Request,
+    body: &[u8],
+) -> Option<(SendStream, RecvStream)> {
     let exchange = async {
         let (mut send, receive) = connection.open_bi().await.ok()?;
         write_message(&mut send, &request).await.ok()?;
@@ -343,7 +391,7 @@ fn wire_chunk() -> usize {
 }
 
 /// The first packets of handshakes with a node, each of another connection.
-async fn first_packets(with: NodeId) -> Vec<Vec<u8>> {
+pub(crate) async fn first_packets(with: NodeId) -> Vec<Vec<u8>> {
     let trap = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = NodeAddr {
         id: with,

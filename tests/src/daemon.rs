@@ -15,6 +15,8 @@ use crate::poll::eventually;
 
 /// How much of a log is shown when a test fails, in lines.
 const TAIL_LINES: usize = 40;
+/// What begins the line of the log with the counters.
+const MISBEHAVIOUR: &str = "misbehaviour of peers since the start";
 
 /// A running `orb super` or `orb node`. Dropping it kills it; if the test has failed, its log's end
 /// is printed.
@@ -211,6 +213,31 @@ impl Daemon {
     /// All that it wrote so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// How often it has counted a misbehaviour of a peer, as far as its log tells: it is written every
+    /// ten seconds.
+    pub fn counted(&self, name: &str) -> u64 {
+        let log = self.log_since_start();
+        let last = log.lines().rfind(|line| line.contains(MISBEHAVIOUR));
+        last.and_then(|line| {
+            let number = line
+                .split_whitespace()
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+            number.parse().ok()
+        })
+        .unwrap_or(0)
+    }
+
+    /// Waits until it has counted a misbehaviour.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn wait_until_counted(&self, name: &str) {
+        eventually(&format!("{} has counted {name}", self.name), || {
+            (self.counted(name) > 0).then_some(())
+        });
     }
 
     /// The end of its log.

@@ -122,6 +122,11 @@ fn command(body: &str) -> Vec<u8> {
     ))
 }
 
+/// A module with this inside.
+pub fn module(fields: &str) -> Vec<u8> {
+    assemble(&format!("(module {fields})"))
+}
+
 fn assemble(text: &str) -> Vec<u8> {
     wat::parse_str(text).expect("the guests of this file are well-formed")
 }

@@ -6,6 +6,7 @@
 //! - [`network`]: a super node and some hosts.
 //! - [`command`]: the command line as somebody uses it, and what it answered.
 //! - [`project`], [`guest`]: functions to publish.
+//! - [`wiretap`]: somebody on the way between a node and its super node.
 //! - [`poll`]: waiting for something to become true.
 //!
 //! The harness panics where a test has failed: its callers are tests.
@@ -19,9 +20,11 @@ pub mod poll;
 pub mod project;
 pub mod scratch;
 mod warm;
+pub mod wiretap;
 
 pub use command::{Ended, Orb};
 pub use daemon::{Daemon, Exit};
 pub use network::Network;
 pub use poll::eventually;
 pub use project::Project;
+pub use wiretap::Wiretap;
