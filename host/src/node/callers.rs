@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use orb_protocol::id::NodeId;
 use orb_protocol::quic::{Connection, Endpoint, Incoming};
 
-use super::patience::while_heard;
 use super::offences::Offences;
+use super::patience::while_heard;
 use super::{Host, streams};
 
 /// Callers that are connected at one time. An idle connection costs 30 KiB, and one that had many

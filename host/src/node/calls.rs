@@ -139,7 +139,7 @@ async fn run_to_end(
     };
     let turn = match before(deadline, place.turn()).await {
         Ok(Ok(turn)) => turn,
-        Ok(Err(away)) => return runner.ended_early(overloaded(away)),
+        Ok(Err(away)) => return runner.ended_early(overloaded(host, away)),
         Err(fault) => return runner.ended_early(fault),
     };
     let queued = arrived.elapsed();
