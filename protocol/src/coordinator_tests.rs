@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 
 use super::*;
+use crate::id::ArtifactHash;
 use crate::key::OwnerKey;
 use crate::manifest::Action;
 use crate::testing::{manifest, publish};
