@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 use std::pin::Pin;
 
-use wasmtime::Engine;
+use wasmtime::{Engine, Module};
 
 use crate::library::{blocking, internal_io};
 use crate::{GuestFault, SandboxConfig, SealedFile, engine};
@@ -36,11 +36,9 @@ impl Compiler for InProcess {
     fn compile(&self, wasm: Cow<'static, [u8]>) -> Compiling<'_> {
         let engine = self.0.clone();
         Box::pin(blocking(move || {
-            let code = engine
-                .precompile_module(&wasm)
-                .map_err(|error| GuestFault::Refused {
-                    message: format!("{error:#}"),
-                })?;
+            let code = machine_code(&engine, &wasm).map_err(|error| GuestFault::Refused {
+                message: format!("{error:#}"),
+            })?;
             SealedFile::copy_of(&code).map_err(|error| internal_io(&error))
         }))
     }
@@ -58,6 +56,12 @@ pub fn compile(config: &SandboxConfig, wasm: &[u8]) -> Result<Vec<u8>, String> {
         ..config.clone()
     };
     engine::build(&alone)
-        .and_then(|engine| engine.precompile_module(wasm))
+        .and_then(|engine| machine_code(&engine, wasm))
         .map_err(|error| format!("{error:#}"))
+}
+
+/// A whole module rather than wasmtime's `precompile_module`, which does not ask whether the pool
+/// has room for an instance.
+fn machine_code(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    Module::from_binary(engine, wasm)?.serialize()
 }

@@ -47,7 +47,7 @@ impl HeldManifests {
             opened => opened,
         };
         let database = opened.and_then(|database| {
-            database.write(|txn| Ok(drop(txn.open_table(TABLE)?)))?;
+            database.write(|txn| txn.open_table(TABLE).map(drop).map_err(Into::into))?;
             Ok(database)
         });
         let database = Arc::new(database.map_err(failed("opened"))?);

@@ -194,7 +194,7 @@ impl HandshakeSlot {
     pub(crate) async fn displaced(&mut self) {
         if self.displaced.wait_for(|displaced| *displaced).await.is_err() {
             // Its sender only goes with the place, which was then said.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
