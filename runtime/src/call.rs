@@ -92,7 +92,8 @@ impl<E: FnMut(Event) + Send> Call<'_, E> {
         let name = self.context.function.clone();
         let mut store = new_store(self.engine, Guest::new(name, stdio, &limits))?;
         let time_max = Duration::from_millis(limits.time_ms);
-        let mut meter = Meter::new(&pipes, self.on_event, time_max, self.deadline);
+        let began = store.data().began;
+        let mut meter = Meter::new(&pipes, self.on_event, time_max, self.deadline, began);
         let ended = {
             let guest = pin!(guest(&mut store));
             meter.run(guest).await

@@ -121,14 +121,15 @@ impl Machine {
             }
             _ => work.input,
         };
-        let queued = Instant::now();
         let _place = match self.inner.slots.try_acquire() {
             Ok(place) => place,
-            Err(_) => before(deadline, self.inner.slots.acquire())
-                .await?
-                .map_err(|_| closed())?,
+            Err(_) => {
+                let queued = Instant::now();
+                let place = before(deadline, self.inner.slots.acquire()).await;
+                outcome.time_queued = queued.elapsed();
+                place?.map_err(|_| closed())?
+            }
         };
-        outcome.time_queued = queued.elapsed();
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(GuestFault::Deadline);
         }

@@ -17,6 +17,10 @@ use crate::wasi::stdio::SharedPipes;
 /// 0.05 to 1 ns for a unit on a machine of 2026.
 const FUEL_NS: u64 = 1;
 
+/// The most that a guest's first turn counts for: what its fuel does. Most calls have only this turn,
+/// and reading the processor's clock around it would take a fifth of an empty call.
+const FIRST_TURN: Duration = Duration::from_nanos(YIELD_FUEL * FUEL_NS);
+
 /// A guest that computes for this many times its time limit is stopped whatever its fuel says, so
 /// that a hostile choice of slow instructions is bounded too.
 const OVERRUN_MAX: u32 = 4;
@@ -33,7 +37,8 @@ pub(crate) enum Expired {
 /// How much time a guest has used.
 ///
 /// Its time is what it waits in host calls, and what it computes: processor time, so that other
-/// load on the machine does not matter, and at most [`FUEL_NS`] for each unit of fuel.
+/// load on the machine does not matter, and at most [`FUEL_NS`] for each unit of fuel. Its first
+/// turn is taken by the wall clock, which costs no system call, and counts [`FIRST_TURN`] at most.
 #[derive(Debug)]
 struct GuestTime {
     limit: Duration,
@@ -62,16 +67,20 @@ pub(crate) struct Meter<'a, E> {
     on_event: &'a mut E,
     time: GuestTime,
     deadline: Option<Instant>,
+    /// When the first turn began, until it is over.
+    first_turn: Option<Instant>,
     /// Wakes us when the guest waits for longer than it may.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a, E: FnMut(Event)> Meter<'a, E> {
+    /// Measures a guest whose first turn began at `began`.
     pub(crate) fn new(
         pipes: &'a SharedPipes,
         on_event: &'a mut E,
         limit: Duration,
         deadline: Option<Instant>,
+        began: Instant,
     ) -> Self {
         let time = GuestTime {
             limit,
@@ -82,6 +91,7 @@ impl<'a, E: FnMut(Event)> Meter<'a, E> {
             on_event,
             time,
             deadline,
+            first_turn: Some(began),
             alarm: None,
         }
     }
@@ -105,14 +115,27 @@ impl<'a, E: FnMut(Event)> Meter<'a, E> {
         guest: Pin<&mut F>,
         context: &mut Context<'_>,
     ) -> Poll<Result<F::Output, Expired>> {
-        let before = processor_time();
-        let polled = guest.poll(context);
-        self.time.computed += processor_time().saturating_sub(before);
+        let (polled, took) = self.poll_timed(guest, context);
+        self.time.computed += took;
         self.pass_on();
         match polled {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending => self.poll_expiry(context).map(Err),
         }
+    }
+
+    fn poll_timed<F: Future>(
+        &mut self,
+        guest: Pin<&mut F>,
+        context: &mut Context<'_>,
+    ) -> (Poll<F::Output>, Duration) {
+        if let Some(began) = self.first_turn.take() {
+            let polled = guest.poll(context);
+            return (polled, began.elapsed().min(FIRST_TURN));
+        }
+        let before = processor_time();
+        let polled = guest.poll(context);
+        (polled, processor_time().saturating_sub(before))
     }
 
     fn pass_on(&mut self) {
@@ -205,6 +228,17 @@ mod tests {
     #[test]
     fn computing_for_a_multiple_of_the_limit_ends_a_guest_with_fuel_left() {
         assert_eq!(remaining(40_000, 100, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_first_turn_counts_for_no_more_than_its_fuel() {
+        let (pipes, limit) = (SharedPipes::default(), Duration::from_secs(10));
+        let began = Instant::now() - Duration::from_secs(1);
+        let mut events = |_| {};
+        let mut meter = Meter::new(&pipes, &mut events, limit, None, began);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(meter.poll(std::pin::pin!(async {}), &mut context).is_ready());
+        assert_eq!(meter.elapsed(), FIRST_TURN);
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub struct Outcome {
     pub memory_peak_bytes: u64,
     /// Time spent waiting for a free instance.
     pub time_queued: Duration,
-    /// The guest's own time: running, or waiting inside a host call.
+    /// The guest's own time: running, or waiting inside a host call. What it computes before it first
+    /// waits or gives way is taken by the wall clock, and counts a millisecond at most.
     pub time_guest: Duration,
     /// Time spent loading, verifying and compiling; next to nothing when the artifact is cached.
     pub time_compile: Duration,
