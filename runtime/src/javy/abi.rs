@@ -5,7 +5,7 @@
 //! pointer and length is checked against the instance's memory and a bound in bytes.
 
 use serde::{Deserialize, Serialize};
-use wasmtime::{Instance, Memory, Module, ModuleExport, Store, TypedFunc};
+use wasmtime::{Instance, Memory, Module, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
 /// Most bytes of an error report (message, stack) that are taken from the guest.
 /// The engine cuts both at 16 KiB of text; JSON escapes take up to six bytes each.
@@ -173,24 +173,26 @@ impl EngineExports {
             .get_module_export(&mut *store, &self.memory)
             .and_then(wasmtime::Extern::into_memory)
             .ok_or_else(|| wasmtime::Error::msg("the engine's `memory` is no memory"))?;
-        let mut function = |export: &ModuleExport| {
-            instance
-                .get_module_export(&mut *store, export)
-                .and_then(wasmtime::Extern::into_func)
-                .ok_or_else(|| wasmtime::Error::msg("an export of the engine is no function"))
-        };
-        let (realloc, compile, run) = (
-            function(&self.realloc)?,
-            function(&self.compile)?,
-            function(&self.run)?,
-        );
         Ok(EngineInstance {
             memory,
-            realloc: realloc.typed(&*store)?,
-            compile: compile.typed(&*store)?,
-            run: run.typed(&*store)?,
+            realloc: function(store, instance, &self.realloc)?,
+            exports: *self,
+            instance: *instance,
         })
     }
+}
+
+/// An export of one instance as a function of the type that the contract says.
+fn function<T: 'static, P: WasmParams, R: WasmResults>(
+    store: &mut Store<T>,
+    instance: &Instance,
+    export: &ModuleExport,
+) -> Result<TypedFunc<P, R>, wasmtime::Error> {
+    instance
+        .get_module_export(&mut *store, export)
+        .and_then(wasmtime::Extern::into_func)
+        .ok_or_else(|| wasmtime::Error::msg("an export of the engine is no function"))?
+        .typed(&*store)
 }
 
 /// The engine, instantiated for one call. After a call it is spent: drop the store.
@@ -198,8 +200,8 @@ impl EngineExports {
 pub struct EngineInstance {
     memory: Memory,
     realloc: TypedFunc<(u32, u32, u32, u32), u32>,
-    compile: TypedFunc<(u32, u32, u32, u32), u32>,
-    run: TypedFunc<(u32, u32, u32, u32, u32, u32), u32>,
+    exports: EngineExports,
+    instance: Instance,
 }
 
 /// What the guest left for the host to read.
@@ -220,10 +222,10 @@ impl EngineInstance {
     ) -> Result<Compiled, CompileError> {
         let call = async {
             let [name, src] = self.write(store, [file_name.as_bytes(), source]).await?;
-            let area = self
-                .compile
-                .call_async(&mut *store, (name.0, name.1, src.0, src.1))
-                .await?;
+            let compile: TypedFunc<(u32, u32, u32, u32), u32> =
+                function(store, &self.instance, &self.exports.compile)?;
+            let params = (name.0, name.1, src.0, src.1);
+            let area = compile.call_async(&mut *store, params).await?;
             let reply = self.reply(store, area)?;
             let bytes = self.read(store, &reply, BYTECODE_BYTES_MAX)?.to_vec();
             Ok::<_, wasmtime::Error>((reply, bytes))
@@ -258,7 +260,9 @@ impl EngineInstance {
             .write(store, [request.bytecode, request.context_json, request.input])
             .await?;
         let params = (code.0, code.1, context.0, context.1, input.0, input.1);
-        let area = self.run.call_async(&mut *store, params).await?;
+        let run: TypedFunc<(u32, u32, u32, u32, u32, u32), u32> =
+            function(store, &self.instance, &self.exports.run)?;
+        let area = run.call_async(&mut *store, params).await?;
         let reply = self.reply(store, area)?;
         self.outcome(store, &reply, request.output_bytes_max)
     }
