@@ -4,7 +4,7 @@
 //! resident), a fresh store and instance per call from an `InstancePre`; neither fuel nor limits. The
 //! empty command imports nothing, so that it has two: with `wasmtime-wasi` on in-memory pipes, as a host
 //! of commands needs it, and with nothing at all. JavaScript's is the artifact's interchange form on the
-//! same plugin. Pin the run to one core (`taskset -c 0`) to keep wake-ups out of it.
+//! same plugin; the same again with fuel, set and counted as Orb does, says what metering costs. Pin the run to one core (`taskset -c 0`) to keep wake-ups out of it.
 
 use std::path::Path;
 
@@ -99,8 +99,9 @@ async fn call(sandbox: &Sandbox, artifact: &Artifact) -> Bytes {
 }
 
 fn warm(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) -> Result<()> {
-    let bare = Bare::new()?;
+    let bare = Bare::new(None)?;
     let naked = Naked::new(&bare.engine)?;
+    metered(criterion, runtime, programs)?;
     let empty = bare.command(&std::fs::read(&programs.empty.path)?)?;
     let javascript = bare.javascript(&std::fs::read(&programs.javascript.path)?)?;
     let pairs = [
@@ -123,6 +124,25 @@ fn warm(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) -> Re
         });
         group.finish();
     }
+    Ok(())
+}
+
+/// What counting fuel costs a JavaScript call, with nothing else of Orb's around it.
+fn metered(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) -> Result<()> {
+    let wasm = std::fs::read(&programs.javascript.path)?;
+    let mut group = criterion.benchmark_group("fuel, JavaScript");
+    for (name, fuel) in [
+        ("bare wasmtime without fuel (baseline)", None),
+        ("bare wasmtime with fuel", Some(Limits::default().fuel)),
+    ] {
+        let bare = Bare::new(fuel)?;
+        let program = bare.javascript(&wasm)?;
+        group.bench_function(name, |b| {
+            b.to_async(runtime)
+                .iter(|| async { program.call(&bare).await.expect("it does not fail") });
+        });
+    }
+    group.finish();
     Ok(())
 }
 
@@ -159,10 +179,15 @@ fn first(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) {
     }
 }
 
+/// Fuel after which a metered guest gives way, as in Orb.
+const YIELD_FUEL: u64 = 1_000_000;
+
 /// Wasmtime as one would embed it without Orb.
 struct Bare {
     engine: Engine,
     linker: Linker<WasiP1Ctx>,
+    /// What each call may burn; not counted if there is none.
+    fuel: Option<u64>,
 }
 
 /// A program and how it is instantiated.
@@ -193,7 +218,7 @@ impl Naked {
 }
 
 impl Bare {
-    fn new() -> Result<Self> {
+    fn new(fuel: Option<u64>) -> Result<Self> {
         let mut pool = PoolingAllocationConfig::default();
         pool.total_core_instances(64)
             .total_memories(64)
@@ -205,11 +230,22 @@ impl Bare {
             pool.linear_memory_keep_resident(512 << 10);
         }
         let mut config = Config::new();
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        config
+            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+            .consume_fuel(fuel.is_some());
         let engine = Engine::new(&config).map_err(plain)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, |ctx| ctx).map_err(plain)?;
-        Ok(Self { engine, linker })
+        Ok(Self { engine, linker, fuel })
+    }
+
+    fn store(&self, wasi: WasiP1Ctx) -> Result<Store<WasiP1Ctx>> {
+        let mut store = Store::new(&self.engine, wasi);
+        if let Some(fuel) = self.fuel {
+            store.set_fuel(fuel).map_err(plain)?;
+            store.fuel_async_yield_interval(Some(YIELD_FUEL)).map_err(plain)?;
+        }
+        Ok(store)
     }
 
     fn pre(&self, wasm: &[u8]) -> Result<InstancePre<WasiP1Ctx>> {
@@ -235,7 +271,7 @@ impl BareProgram {
             .stdin(MemoryInputPipe::new(Bytes::from_static(INPUT)))
             .stdout(stdout.clone())
             .build_p1();
-        let mut store = Store::new(&bare.engine, wasi);
+        let mut store = bare.store(wasi)?;
         let instance = self.instantiate(&mut store).await?;
         let start = instance
             .get_typed_func::<(), ()>(&mut store, "_start")
