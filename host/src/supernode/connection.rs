@@ -12,6 +12,7 @@ use orb_protocol::wire::{Reply, Request};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+use super::driver::Registration;
 use super::limits::ConnectionSlot;
 use super::{SuperNode, directory, faults, fetch, hosts, publish, ready, relay};
 
@@ -57,65 +58,86 @@ impl Exchange {
 }
 
 /// Shakes hands, and serves the peer until its connection ends.
-pub(crate) async fn serve(node: Arc<SuperNode>, incoming: Incoming, slot: ConnectionSlot) {
-    let address = incoming.remote_address();
-    let connection = match incoming.handshake().await {
-        Ok(connection) => connection,
-        Err(error) => {
-            tracing::debug!(%address, %error, "a handshake failed");
-            return;
+///
+/// Hosts are many, and stay. So what is over when one has registered is kept in boxes, and the tasks that wait
+/// for an idle one are small.
+pub(crate) fn serve(
+    node: Arc<SuperNode>,
+    incoming: Incoming,
+    slot: ConnectionSlot,
+) -> impl Future<Output = ()> + Send {
+    let handshake = Box::pin(shake_hands(Arc::clone(&node), incoming));
+    async move {
+        let Some(peer) = handshake.await else { return };
+        // When this ends, so do the tasks: what they hold of the peer goes with them.
+        let mut streams = JoinSet::new();
+        loop {
+            tokio::select! {
+                stream = peer.connection.accept_bi() => match stream {
+                    // QUIC lets the peer have only so many streams at a time.
+                    Ok((send, recv)) => {
+                        let exchange = Exchange { send, recv };
+                        streams.spawn(handle(Arc::clone(&node), Arc::clone(&peer), exchange));
+                    }
+                    Err(error) => {
+                        tracing::debug!(peer = %peer.connection.peer(), %error, "disconnected");
+                        break;
+                    }
+                },
+                Some(ended) = streams.join_next() => if let Err(error) = ended {
+                    tracing::error!(%error, "a request's task failed");
+                },
+            }
         }
-    };
-    let Some(relay) = node.endpoint.relay().map(|relay| relay.register(&connection)) else {
-        return;
-    };
-    let peer = Arc::new(Peer {
+        drop(slot);
+    }
+}
+
+async fn shake_hands(node: Arc<SuperNode>, incoming: Incoming) -> Option<Arc<Peer>> {
+    let address = incoming.remote_address();
+    let connection = incoming
+        .handshake()
+        .await
+        .inspect_err(|error| tracing::debug!(%address, %error, "a handshake failed"))
+        .ok()?;
+    let relay = node.endpoint.relay()?.register(&connection);
+    tracing::debug!(peer = %connection.peer(), %address, "connected");
+    Some(Arc::new(Peer {
         connection,
         address: address.ip(),
         relay,
-    });
-    tracing::debug!(peer = %peer.connection.peer(), %address, "connected");
-    // When this ends, so do the tasks: what they hold of the peer goes with them.
-    let mut streams = JoinSet::new();
-    loop {
-        tokio::select! {
-            stream = peer.connection.accept_bi() => match stream {
-                // QUIC lets the peer have only so many streams at a time.
-                Ok((send, recv)) => {
-                    let exchange = Exchange { send, recv };
-                    streams.spawn(handle(Arc::clone(&node), Arc::clone(&peer), exchange));
-                }
-                Err(error) => {
-                    tracing::debug!(peer = %peer.connection.peer(), %error, "disconnected");
-                    break;
-                }
-            },
-            Some(ended) = streams.join_next() => if let Err(error) = ended {
-                tracing::error!(%error, "a request's task failed");
-            },
-        }
-    }
-    drop(slot);
+    }))
 }
 
-async fn handle(node: Arc<SuperNode>, peer: Arc<Peer>, mut exchange: Exchange) {
+/// Not an `async fn`, which would keep its parameters twice.
+fn handle(node: Arc<SuperNode>, peer: Arc<Peer>, mut exchange: Exchange) -> impl Future<Output = ()> + Send {
+    async move {
+        if let Some(registration) = Box::pin(begin(&node, &peer, &mut exchange)).await {
+            hosts::attend(&node, &peer, &registration, &mut exchange).await;
+        }
+        // It may have been given up: then there is nothing to finish.
+        let _ = exchange.send.finish();
+    }
+}
+
+/// Answers the stream's request. If it was a host's to register, the stream goes on.
+async fn begin(node: &Arc<SuperNode>, peer: &Peer, exchange: &mut Exchange) -> Option<Registration> {
     let request = read_message_within(&mut exchange.recv, MESSAGE_LEN_MAX, REQUEST_TIMEOUT).await;
     let done = match request {
-        Ok(request) => answer(&node, &peer, request, &mut exchange).await,
+        Ok(request) => answer(node, peer, request, exchange).await,
         // Nobody is there to be answered.
-        Err(FrameError::Lost(_) | FrameError::Reset(_) | FrameError::Closed) => return,
+        Err(FrameError::Lost(_) | FrameError::Reset(_) | FrameError::Closed) => return None,
         Err(error) => {
             node.offences.on_request(&error);
             tracing::debug!(peer = %peer.connection.peer(), %error, "a request cannot be read");
-            refuse(&mut exchange, faults::of_frame(&error)).await
+            refuse(exchange, faults::of_frame(&error)).await.map(|()| None)
         }
     };
-    if let Err(error) = done {
+    done.unwrap_or_else(|error| {
         node.offences.on_answer(&error);
         tracing::debug!(peer = %peer.connection.peer(), %error, "an answer was not taken");
-    }
-    // It may have been given up: then there is nothing to finish.
-    let _ = exchange.send.finish();
+        None
+    })
 }
 
 async fn answer(
@@ -123,12 +145,12 @@ async fn answer(
     peer: &Peer,
     request: Request,
     exchange: &mut Exchange,
-) -> Result<(), FrameError> {
+) -> Result<Option<Registration>, FrameError> {
     // Memory follows what is allowed, so hosts, of which there are many, are left with less.
     if matches!(request, Request::Resolve(_) | Request::OpenRelay(_)) {
         peer.connection.set_peer_streams(CALLER_STREAMS);
     }
-    match request {
+    let answered = match request {
         Request::Resolve(asked) => exchange.reply(directory::resolve(node, &asked).await).await,
         Request::List(asked) => exchange.reply(directory::list(node, &asked).await).await,
         Request::Versions(asked) => exchange.reply(directory::versions(node, &asked).await).await,
@@ -138,7 +160,7 @@ async fn answer(
         Request::WaitReady(asked) => {
             let answer = tokio::select! {
                 answer = ready::wait(node, &asked) => answer,
-                _ = exchange.send.stopped() => return Ok(()),
+                _ = exchange.send.stopped() => return Ok(None),
             };
             exchange.reply(answer).await
         }
@@ -151,8 +173,8 @@ async fn answer(
             Ok(()) => Ok(()),
             Err(fault) => refuse(exchange, fault).await,
         },
-        Request::Register(asked) => match hosts::register(node, peer, asked, exchange).await {
-            Ok(()) => Ok(()),
+        Request::Register(asked) => match hosts::register(node, peer, asked) {
+            Ok(registration) => return Ok(Some(registration)),
             Err(fault) => {
                 tracing::info!(host = %peer.connection.peer(), reason = %fault, "host refused");
                 refuse(exchange, fault).await
@@ -168,7 +190,8 @@ async fn answer(
             let fault = Fault::new(FaultKind::VersionMismatch, message).help("update the super node");
             refuse(exchange, fault).await
         }
-    }
+    };
+    answered.map(|()| None)
 }
 
 fn log_refusal<T>(node: &SuperNode, peer: &Peer, answer: &Result<T, Fault>) {
@@ -182,4 +205,21 @@ fn log_refusal<T>(node: &SuperNode, peer: &Peer, answer: &Result<T, Fault>) {
 
 async fn refuse(exchange: &mut Exchange, fault: Fault) -> Result<(), FrameError> {
     exchange.reply::<()>(Err(fault)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future that a function of three parameters gives.
+    fn task_bytes<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_waits_for_an_idle_host_is_small() {
+        let (connection, stream) = (task_bytes(serve), task_bytes(handle));
+        assert!(connection <= 512, "{connection} bytes for each connection");
+        assert!(stream <= 768, "{stream} bytes for each control stream");
+    }
 }

@@ -50,16 +50,15 @@ enum Broken {
     Replaced,
 }
 
-/// Registers a host and stays with it until its control stream ends.
+/// Registers a host.
 ///
 /// # Errors
-/// The fault to answer with, as long as nothing was answered.
-pub(crate) async fn register(
+/// The fault to answer with.
+pub(crate) fn register(
     node: &Arc<SuperNode>,
     peer: &Peer,
     register: Register,
-    exchange: &mut Exchange,
-) -> Result<(), Fault> {
+) -> Result<Registration, Fault> {
     register
         .extensions
         .check(&[])
@@ -74,19 +73,26 @@ pub(crate) async fn register(
         .register(register.offer, domain, peer.connection.clone())
         .map_err(|error| faults::overloaded(error.to_string()))?;
     tracing::info!(%host, software = %printable(&register.software), %observed, "host connected");
-    let registered = Registered {
-        observed: observed.to_string(),
-        extensions: Extensions::none(),
-    };
+    Ok(registration)
+}
+
+/// Stays with a host that has registered until its control stream ends.
+pub(crate) async fn attend(
+    node: &SuperNode,
+    peer: &Peer,
+    registration: &Registration,
+    exchange: &mut Exchange,
+) {
     let Exchange { send, recv } = exchange;
     let ended = async {
-        write_message(send, &Reply::ok(&registered)).await?;
+        Box::pin(welcome(peer, send)).await?;
         tokio::select! {
             told = tell(node, registration.link(), send) => told,
-            heard = listen(&registration, recv) => heard,
+            heard = listen(registration, recv) => heard,
         }
     };
     let Err(error) = ended.await;
+    let host = peer.connection.peer();
     match &error {
         Broken::Frame(FrameError::Closed | FrameError::Reset(_) | FrameError::Lost(_)) | Broken::Replaced => {
             tracing::debug!(%host, %error, "control stream ended");
@@ -97,7 +103,14 @@ pub(crate) async fn register(
             peer.connection.close(close::PROTOCOL, &error.to_string());
         }
     }
-    Ok(())
+}
+
+async fn welcome(peer: &Peer, send: &mut quinn::SendStream) -> Result<(), FrameError> {
+    let registered = Registered {
+        observed: peer.connection.remote_address().to_string(),
+        extensions: Extensions::none(),
+    };
+    write_message(send, &Reply::ok(&registered)).await
 }
 
 fn check(offer: &Offer) -> Result<(), Fault> {
@@ -224,12 +237,21 @@ async fn tell(
 ) -> Result<std::convert::Infallible, Broken> {
     loop {
         let outgoing = link.outbox.next().await;
-        if let Some(message) = message(node, outgoing).await {
-            tokio::time::timeout(SEND_TIMEOUT, write_message(send, &message))
-                .await
-                .unwrap_or(Err(FrameError::TimedOut(SEND_TIMEOUT)))?;
-        }
+        Box::pin(pass_on(node, outgoing, send)).await?;
     }
+}
+
+async fn pass_on(
+    node: &SuperNode,
+    outgoing: Outgoing,
+    send: &mut quinn::SendStream,
+) -> Result<(), FrameError> {
+    let Some(message) = message(node, outgoing).await else {
+        return Ok(());
+    };
+    tokio::time::timeout(SEND_TIMEOUT, write_message(send, &message))
+        .await
+        .unwrap_or(Err(FrameError::TimedOut(SEND_TIMEOUT)))
 }
 
 /// The message with the manifest as it is now.

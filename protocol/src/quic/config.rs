@@ -16,8 +16,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// How long a handshake may take. Covers two lost packets at QUIC's first retransmission times.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams that a peer may have open before it is known who it is. Measured: an idle connection
-/// costs 30 KiB at 8 streams and 114 KiB at 1,024.
-pub const STREAMS_UNKNOWN_PEER: u32 = 8;
+/// costs 30 KiB at 8 streams and 114 KiB at 1,024; 7 are what quinn's two tables of streams hold at
+/// their smallest size.
+pub const STREAMS_UNKNOWN_PEER: u32 = 7;
 /// Handshakes at one time. One costs about 40 KiB, so that a flood costs 40 MiB at most.
 pub const HANDSHAKES_MAX: usize = 1_024;
 /// From so many handshakes on a newcomer first has to show that it is where it says it is (a
