@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 #[derive(Debug)]
 pub struct IdleHost {
     _endpoint: Endpoint,
-    _connection: Connection,
+    connection: Connection,
     beats: JoinHandle<()>,
 }
 
@@ -63,9 +63,14 @@ impl IdleHost {
         });
         Ok(Self {
             _endpoint: endpoint,
-            _connection: connection,
+            connection,
             beats,
         })
+    }
+
+    /// Whether the super node still has it.
+    pub fn is_connected(&self) -> bool {
+        !self.connection.is_closed()
     }
 }
 

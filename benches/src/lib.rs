@@ -4,12 +4,23 @@
 //! - [`baseline`]: bare quinn (same crypto, same runtime flavour, a stream per request, same payload), direct
 //!   and through a naive two-hop stream copy.
 //! - [`network`]: a super node and hosts as real processes, and a client to call them.
+//! - [`caller`]: a client of that network that calls one function.
+//! - [`race`]: contenders that take turns. [`script`]: Node, as one of them.
 //! - [`process`]: roles (a bench's own binary started again as a server), pinning, memory figures.
 
 pub mod baseline;
+pub mod caller;
 pub mod idle;
 pub mod network;
 pub mod process;
+pub mod race;
+pub mod script;
+
+/// The JavaScript function that is called everywhere: parse JSON, small work, JSON out.
+pub const JAVASCRIPT: &str =
+    "export default (input) => ({ hello: input.name, sum: input.numbers.reduce((a, b) => a + b) })";
+/// What it is called with.
+pub const INPUT: &[u8] = br#"{"name":"world","numbers":[1,2,3]}"#;
 
 /// A WASI command that does nothing: one page of memory, an empty `_start`.
 pub const EMPTY_COMMAND: &[u8] = b"\0asm\x01\0\0\0\

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 /// How long a daemon may take until it is ready: the first one compiles the JavaScript engine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Connections from one address: everybody here comes from the loopback address.
+const CONNECTIONS_MAX: &str = "32768";
 
 /// A super node and hosts; all ended and their folders removed when dropped.
 #[derive(Debug)]
@@ -119,6 +121,7 @@ fn daemon(folder: &Path, args: &[String], data: &Path) -> Result<Child> {
         .args(args)
         .arg(data)
         .env("ORB_HOME", folder.join("daemon-home"))
+        .env("ORB_ADDRESS_CONNECTIONS_MAX", CONNECTIONS_MAX)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
@@ -127,7 +130,10 @@ fn daemon(folder: &Path, args: &[String], data: &Path) -> Result<Child> {
 }
 
 /// The `orb` of the same profile: two folders above a bench's binary.
-fn orb() -> Result<PathBuf> {
+///
+/// # Errors
+/// It was not built.
+pub fn orb() -> Result<PathBuf> {
     let this = std::env::current_exe()?;
     let orb = this
         .ancestors()

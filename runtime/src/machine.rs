@@ -95,7 +95,10 @@ impl Machine {
         outcome
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
+    /// wasmtime's engine, for measurements.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
         &self.inner.engine
     }
 
