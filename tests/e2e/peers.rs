@@ -392,14 +392,15 @@ fn wire_chunk() -> usize {
 
 /// The first packets of handshakes with a node, each of another connection.
 pub(crate) async fn first_packets(with: NodeId) -> Vec<Vec<u8>> {
-    let trap = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let to = NodeAddr {
-        id: with,
-        addr: trap.local_addr().unwrap(),
-    };
     let mut packets = Vec::new();
     let mut buffer = [0; 2_000];
     while packets.len() < HANDSHAKES {
+        // One for each: when a dial is given up, its peer is told.
+        let trap = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = NodeAddr {
+            id: with,
+            addr: trap.local_addr().unwrap(),
+        };
         let endpoint = endpoint();
         let dial = endpoint.connect(to);
         tokio::select! {

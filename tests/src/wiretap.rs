@@ -116,39 +116,44 @@ impl Drop for Wiretap {
 
 impl Wires {
     fn pass_out(&self, server: SocketAddr) {
-        let mut scrambler = Scrambler::default();
-        self.pass(&self.inside, &mut scrambler, |packet, from| {
-            if let Some(from) = from {
-                *lock(&self.client) = Some(from);
-            }
+        let heard = |from| *lock(&self.client) = Some(from);
+        self.pass(&self.inside, heard, |packet| {
             remember(&mut lock(&self.seen), packet);
             let _ = self.outside.send_to(packet, server);
         });
     }
 
     fn pass_back(&self) {
-        let mut scrambler = Scrambler::default();
-        self.pass(&self.outside, &mut scrambler, |packet, _| {
-            if let Some(client) = *lock(&self.client) {
-                // A client that is gone is told by an error of a later call.
-                let _ = self.inside.send_to(packet, client);
-            }
-        });
+        self.pass(
+            &self.outside,
+            |_| {},
+            |packet| {
+                if let Some(client) = *lock(&self.client) {
+                    // A client that is gone is told by an error of a later call.
+                    let _ = self.inside.send_to(packet, client);
+                }
+            },
+        );
     }
 
-    /// Receives, and sends on by `send`, which also hears whom it came from, if that is known.
-    fn pass(&self, from: &UdpSocket, scrambler: &mut Scrambler, send: impl Fn(&[u8], Option<SocketAddr>)) {
+    /// Receives and sends on; `heard` is told whom each packet comes from.
+    fn pass(&self, from: &UdpSocket, heard: impl Fn(SocketAddr), send: impl Fn(&[u8])) {
+        let mut scrambler = Scrambler::default();
         let mut buffer = vec![0; 65_536];
         while !self.ended.load(Ordering::Relaxed) {
             match from.recv_from(&mut buffer) {
-                Ok((len, source)) if self.scrambles => {
-                    for packet in scrambler.take(&buffer[..len]) {
-                        send(&packet, Some(source));
+                Ok((len, source)) => {
+                    heard(source);
+                    match self.scrambles {
+                        true => scrambler
+                            .take(&buffer[..len])
+                            .iter()
+                            .for_each(|packet| send(packet)),
+                        false => send(&buffer[..len]),
                     }
                 }
-                Ok((len, source)) => send(&buffer[..len], Some(source)),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    scrambler.held.take().iter().for_each(|packet| send(packet, None));
+                    scrambler.held.take().iter().for_each(|packet| send(packet));
                 }
                 // What an earlier packet met at a port that is closed by now.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}

@@ -299,3 +299,23 @@ impl Inner {
         self.socket.paths_mut(|paths, now| paths.expire(now, idle));
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::key::NodeKey;
+
+    #[tokio::test]
+    async fn an_endless_idle_timeout_keeps_the_upkeep_going() {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let endpoint = Endpoint::bind(EndpointConfig {
+            idle_timeout: Duration::MAX,
+            ..EndpointConfig::new(NodeKey::from_seed([1; 32]), listen)
+        });
+        endpoint.unwrap().0.expire_remotes();
+    }
+}
