@@ -5,8 +5,11 @@ use orb_tests::{Orb, Project, guest};
 
 use crate::peers::Town;
 
+/// A name, a module, and what may become of it: answered, or a fault of some kind.
+type Monster = (&'static str, Vec<u8>, &'static [Option<&'static str>]);
+
 /// Guests by name, each with how a call of it may end: the label of a fault, or `None` for an answer.
-fn monsters() -> Vec<(&'static str, Vec<u8>, &'static [Option<&'static str>])> {
+fn monsters() -> Vec<Monster> {
     const COMMAND: &str = r#"(memory (export "memory") 1) (func (export "_start"))"#;
     let module = |fields: String| guest::module(&format!("{fields} {COMMAND}"));
     vec![

@@ -379,5 +379,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("node.toml:3: unknown key `fuel`"), "{error}");
+        let missing = crate::config::read::<NodeLayer>(std::path::Path::new("/nowhere/a.toml"));
+        assert_eq!(Failure::from(missing.unwrap_err()).exit, 2);
     }
 }

@@ -220,6 +220,7 @@ fn grows(step: &Step<'_>) -> bool {
 }
 
 /// Does a step, under the eyes of the journal whose folder it changes.
+#[expect(clippy::needless_pass_by_value, reason = "the same form as the real layer's")]
 pub(crate) fn watch<T>(step: Step<'_>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Some(journal) = journal_of(&step) else {
         return work();

@@ -32,6 +32,7 @@ const PLENTY: OwnerLimits = OwnerLimits {
 
 /// What happens to a super node.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is a handful of them, in a test")]
 enum Act {
     /// An owner's new revision, with its artifact's bytes.
     Record(OwnerKey, Box<Verified>, Vec<u8>),
@@ -404,7 +405,7 @@ async fn record_in_spite_of(journal: &Journal, daemon: &Daemon, act: (&OwnerKey,
     assert_eq!(live.as_deref(), Some(manifest));
 }
 
-async fn start_in_spite_of(journal: &Journal, folder: &Path) -> Daemon {
+fn start_in_spite_of(journal: &Journal, folder: &Path) -> Daemon {
     let start = || {
         let dir = DataDir::open(&data(folder), Role::Super).map_err(|error| error.to_string())?;
         let storage = Storage::open(&dir).map_err(|error| error.to_string())?;
@@ -424,13 +425,13 @@ async fn tell_in_spite_of(acts: &[Act], step: usize, how: Refusal) -> bool {
     let folder = scratch();
     let journal = Journal::of(folder.path());
     journal.refuse_after(step, how);
-    let mut daemon = start_in_spite_of(&journal, folder.path()).await;
+    let mut daemon = start_in_spite_of(&journal, folder.path());
     for act in acts {
         if let Act::Record(key, manifest, bytes) = act {
             record_in_spite_of(&journal, &daemon, (key, manifest, bytes)).await;
         } else {
             blocking(move || drop(daemon)).await;
-            daemon = start_in_spite_of(&journal, folder.path()).await;
+            daemon = start_in_spite_of(&journal, folder.path());
         }
     }
     blocking(move || drop(daemon)).await;

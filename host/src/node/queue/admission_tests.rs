@@ -193,7 +193,7 @@ fn a_full_queue_has_a_place_for_whoever_has_less_in_it() {
     admission.enter(&ask(1, 1)).unwrap();
     admission.enter(&ask(1, 2)).unwrap();
     assert_eq!(admission.enter(&ask(1, 3)), None);
-    assert_eq!(admission.enter(&ask(2, 3)).unwrap().shed.is_some(), true);
+    assert!(admission.enter(&ask(2, 3)).unwrap().shed.is_some());
 }
 
 #[test]
