@@ -1,6 +1,6 @@
 //! Contenders that take turns, so that a machine whose clock drifts is as fast for one as for the other.
 //!
-//! In each round every contender is timed once, over so many calls that it takes a [`SLICE`]. What counts
+//! In each round every contender is timed once, over so many calls that it takes a `SLICE`. What counts
 //! is the median over the rounds, of the times and of the ratios within each round.
 
 use std::time::Duration;

@@ -11,6 +11,11 @@
 //!
 //! Logs go to stderr, filtered by `ORB_LOG` (as in `ORB_LOG=info,orb_host=debug`).
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "who reads this works on these parts: nobody else is offered a library"
+)]
+
 mod builder;
 mod cli;
 mod config;
