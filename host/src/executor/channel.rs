@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::Interest;
@@ -86,23 +86,26 @@ impl Sender {
     /// # Errors
     /// [`Full`]: try again. [`Violation`]: the other process is not to be believed any more.
     pub fn push(&self, frame: &[u8]) -> Result<Result<(), Full>, Violation> {
-        self.ring
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(frame)
+        self.lock().push(frame)
+    }
+
+    /// Leaves a note for the reader, in the place of the one before: what this process is at, in case
+    /// that it ends.
+    pub(super) fn note(&self, note: u64) {
+        self.lock().note(note);
     }
 
     /// Wakes the reader, if it sleeps.
     pub fn flush(&self) {
-        let asleep = self
-            .ring
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .wants_waking();
+        let asleep = self.lock().wants_waking();
         if asleep {
             // It can only fail if there are 2^64 wake-ups under way.
             let _ = rustix::io::write(&self.signal, &1_u64.to_ne_bytes());
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Producer> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,6 +123,11 @@ impl Receiver {
     /// [`Violation`].
     pub fn pop(&mut self, frame: &mut Vec<u8>) -> Result<bool, Violation> {
         self.ring.pop(frame)
+    }
+
+    /// The other process's last note.
+    pub(super) fn note(&self) -> u64 {
+        self.ring.note()
     }
 
     /// Waits until there may be a frame.
@@ -154,4 +162,15 @@ pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<Async
     // only ever borrowed from there.
     let watched = unsafe { AsyncFd::register_with_interest(descriptor, interest) };
     watched.map_err(Into::into)
+}
+
+/// Waits until the process at the other end of a socket has ended. What it sends before is read elsewhere.
+pub(super) async fn hang_up(socket: &AsyncFd<OwnedFd>) {
+    loop {
+        match socket.readable().await {
+            Ok(guard) if guard.ready().is_read_closed() => return,
+            Ok(mut guard) => guard.clear_ready(),
+            Err(_) => return,
+        }
+    }
 }

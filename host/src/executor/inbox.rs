@@ -32,9 +32,9 @@ pub(super) struct Inbox(Arc<Mutex<State>>);
 
 impl Inbox {
     /// Puts something in, and gives who has to be woken for it: after all of a batch is put in.
-    pub(super) fn put(&self, said: Said) -> Option<Waker> {
+    pub(super) fn put(&self, said: impl IntoIterator<Item = Said>) -> Option<Waker> {
         let mut state = self.lock();
-        state.said.push_back(said);
+        state.said.extend(said);
         state.reader.take()
     }
 

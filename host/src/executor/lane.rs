@@ -55,32 +55,27 @@ impl Lane {
         }
     }
 
-    /// Runs a guest to its end. `after_turn` is called whenever it gives way.
-    pub(super) async fn run<F: Future + Send>(&self, guest: F, after_turn: impl Fn() + Send) -> F::Output {
-        let paced = Paced {
-            guest: Box::pin(guest),
+    /// A guest that takes turns, until it ends.
+    pub(super) fn pace<F: Future + ?Sized>(&self, guest: Pin<Box<F>>) -> Paced<F> {
+        Paced {
+            guest,
             ran: Duration::ZERO,
-            after_turn,
             turn: None,
             turns: Arc::clone(&self.0),
-        };
-        paced.await
+        }
     }
 }
 
-struct Paced<F, A> {
+/// A guest that takes turns.
+pub(super) struct Paced<F: ?Sized> {
     guest: Pin<Box<F>>,
     ran: Duration,
-    after_turn: A,
     /// Waiting for the lane.
     turn: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     turns: Arc<Turns>,
 }
 
-// Nothing in it is pinned in place: the guest and the turn are pinned in boxes of their own.
-impl<F, A> Unpin for Paced<F, A> {}
-
-impl<F: Future, A: Fn()> Future for Paced<F, A> {
+impl<F: Future + ?Sized> Future for Paced<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
@@ -98,7 +93,6 @@ impl<F: Future, A: Fn()> Future for Paced<F, A> {
         let began = Instant::now();
         let polled = this.guest.as_mut().poll(context);
         this.ran += began.elapsed();
-        (this.after_turn)();
         polled
     }
 }
@@ -154,7 +148,7 @@ mod tests {
         let slow: Vec<_> = (0..16)
             .map(|_| {
                 let (lane, counter) = (lane.clone(), Arc::clone(&counter));
-                tokio::spawn(async move { lane.run(spin(usize::MAX, counter), || ()).await })
+                tokio::spawn(async move { lane.pace(Box::pin(spin(usize::MAX, counter))).await })
             })
             .collect();
         // Each has its quick turn first.
@@ -164,7 +158,7 @@ mod tests {
         let mut waited = Vec::new();
         for _ in 0..8 {
             let before = counter.load(Ordering::Relaxed);
-            lane.run(tokio::task::yield_now(), || ()).await;
+            lane.pace(Box::pin(tokio::task::yield_now())).await;
             waited.push(counter.load(Ordering::Relaxed) - before);
         }
         waited.sort_unstable();
@@ -178,21 +172,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slow_guests_all_get_on_and_each_turn_is_told() {
+    async fn slow_guests_all_get_on() {
         let lane = lane();
-        let told = Arc::new(AtomicUsize::new(0));
         let guests: Vec<_> = (0..4)
             .map(|_| {
-                let (lane, told) = (lane.clone(), Arc::clone(&told));
-                let tell = move || {
-                    told.fetch_add(1, Ordering::Relaxed);
-                };
-                tokio::spawn(async move { lane.run(spin(3, Arc::default()), tell).await })
+                let lane = lane.clone();
+                tokio::spawn(async move { lane.pace(Box::pin(spin(3, Arc::default()))).await })
             })
             .collect();
         for guest in guests {
             assert_eq!(guest.await.unwrap(), 3);
         }
-        assert_eq!(told.load(Ordering::Relaxed), 4 * 4);
     }
 }

@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use super::channel::{Parts, Receiver, Sender, watch};
+use super::channel::{Parts, Receiver, Sender, hang_up, watch};
 use super::inbox::{Inbox, Said};
 use super::message::{self, CallId, CodeId, FromExecutor, Run, Setup, ToExecutor, frame};
 use super::process::{Nursery, Spawned, Task};
@@ -251,10 +251,12 @@ impl Link {
 
     /// Hands a message to who waits for it; gives who has to be woken.
     fn on_message(&self, message: FromExecutor) -> Result<Option<Waker>, Violation> {
-        let (call, said) = match message {
-            FromExecutor::Event(call, event) => (call, Said::Event(event)),
-            FromExecutor::Taken(call) => (call, Said::Taken),
-            FromExecutor::Ended(call, outcome) => (call, Said::Ended(outcome)),
+        let (call, events, outcome) = match message {
+            FromExecutor::Turn(call, events, outcome) => (call, events, outcome),
+            FromExecutor::Taken(call) => {
+                let calls = self.lock();
+                return Ok(calls.get(&call).and_then(|entry| entry.inbox.put([Said::Taken])));
+            }
             FromExecutor::Pong => return Ok(None),
             FromExecutor::Ready(_) | FromExecutor::Unfit(_) => return Err(Violation),
             #[cfg(test)]
@@ -264,7 +266,7 @@ impl Link {
                     result,
                     ..orb_runtime::Outcome::not_started()
                 };
-                return Ok(self.escaped.put(Said::Ended(Box::new(outcome))));
+                return Ok(self.escaped.put([Said::Ended(Box::new(outcome))]));
             }
         };
         let mut calls = self.lock();
@@ -272,28 +274,32 @@ impl Link {
         let Some(entry) = calls.get_mut(&call) else {
             return Ok(None);
         };
-        if let Said::Event(Event::Output(piece) | Event::Log(piece)) = &said {
-            entry.bytes_left = entry
-                .bytes_left
-                .checked_sub(piece.len() as u64)
-                .ok_or(Violation)?;
+        for event in &events {
+            if let Event::Output(piece) | Event::Log(piece) = event {
+                let left = entry.bytes_left.checked_sub(piece.len() as u64);
+                entry.bytes_left = left.ok_or(Violation)?;
+            }
         }
-        let ended = matches!(said, Said::Ended(_));
-        let waker = entry.inbox.put(said);
+        let ended = outcome.is_some();
+        let events = events.into_iter().map(Said::Event);
+        let waker = entry.inbox.put(events.chain(outcome.map(Said::Ended)));
         if ended {
             calls.remove(&call);
         }
         Ok(waker)
     }
 
-    /// Tells everybody who waits that nothing more comes.
-    fn lose(&self, why: &Arc<str>) {
+    /// Tells everybody who waits that nothing more comes. `entered` is the call whose guest may have been
+    /// in its first turn.
+    fn lose(&self, why: &Arc<str>, entered: Option<CallId>) {
         self.dead.store(true, Ordering::Release);
         let calls = std::mem::take(&mut *self.lock());
-        for entry in calls.into_values() {
-            if let Some(waker) = entry.inbox.put(Said::Lost(Arc::clone(why))) {
-                waker.wake();
-            }
+        for (call, entry) in calls {
+            let started = (Some(call) == entered).then_some(Said::Event(Event::Started));
+            let waker = entry
+                .inbox
+                .put(started.into_iter().chain([Said::Lost(Arc::clone(why))]));
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -377,7 +383,7 @@ impl Keep {
         let said = last_words(&mut self.spawned.stderr).await;
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let why: Arc<str> = format!("{why} ({status}) {said}").trim_end().into();
-        link.lose(&why);
+        link.lose(&why, message::entered(self.receiver.note()));
         why
     }
 }
@@ -433,17 +439,6 @@ async fn ready(receiver: &mut Receiver) -> Result<Vec<Wall>, StartError> {
         FromExecutor::Ready(walls) => Ok(walls),
         FromExecutor::Unfit(why) => Err(StartError::Unfit(why)),
         _ => Err(broken(Violation)),
-    }
-}
-
-/// Waits until the process at the other end of a socket has ended.
-async fn hang_up(socket: &AsyncFd<OwnedFd>) {
-    loop {
-        match socket.readable().await {
-            Ok(guard) if guard.ready().is_read_closed() => return,
-            Ok(mut guard) => guard.clear_ready(),
-            Err(_) => return,
-        }
     }
 }
 

@@ -19,6 +19,17 @@ pub(super) type CallId = u64;
 /// Names code, within one daemon: [`orb_runtime::Code::id`].
 pub(super) type CodeId = u64;
 
+/// The note that an executor leaves when it lets a guest in, until it says what came of that turn: the
+/// call, from 1.
+pub(super) fn entering(call: CallId) -> u64 {
+    call.saturating_add(1)
+}
+
+/// The call of an executor's note, if there is one.
+pub(super) fn entered(note: u64) -> Option<CallId> {
+    note.checked_sub(1)
+}
+
 /// How an executor is set up: the first thing that it gets, on its socket, together with its channel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Setup {
@@ -66,12 +77,10 @@ pub(super) enum FromExecutor {
     Ready(Vec<Wall>),
     /// It can't be set up, and ends.
     Unfit(String),
-    /// Something happened in a call.
-    Event(CallId, Event),
+    /// What came of a call in a turn of its guest: events in order, then its end, if it has ended.
+    Turn(CallId, Vec<Event>, Option<Box<Outcome>>),
     /// The guest took a piece of its input.
     Taken(CallId),
-    /// A call has ended.
-    Ended(CallId, Box<Outcome>),
     /// I am.
     Pong,
     /// What came of trying to get out: what the system said, or that it worked.
@@ -92,26 +101,44 @@ pub(super) fn message<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Violation>
     codec::decode(frame).map_err(|_| Violation)
 }
 
-/// The end of a call as a frame that is short enough, whatever a guest made of its own engine's memory.
-pub(super) fn ended(call: CallId, outcome: Outcome) -> Vec<u8> {
-    let used = Outcome {
-        result: Ok(()),
-        ..outcome
-    };
-    let whole = frame(&FromExecutor::Ended(call, Box::new(outcome)));
-    if whole.len() <= FRAME_LEN_MAX {
-        return whole;
+/// What came of a call in a turn, as frames of which `say` gets one after the other: one, unless the guest
+/// wrote more than a piece. Long pieces are cut.
+///
+/// # Errors
+/// Those of `say`.
+pub(super) fn turn<E>(
+    call: CallId,
+    events: Vec<Event>,
+    outcome: Option<Outcome>,
+    mut say: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut gathered = Vec::new();
+    let mut room = PIECE_BYTES_MAX;
+    for piece in events.into_iter().flat_map(pieces) {
+        let len = match &piece {
+            Event::Started => 0,
+            Event::Output(bytes) | Event::Log(bytes) => bytes.len(),
+        };
+        if len > room {
+            say(&frame(&FromExecutor::Turn(
+                call,
+                std::mem::take(&mut gathered),
+                None,
+            )))?;
+            room = PIECE_BYTES_MAX;
+        }
+        room -= len;
+        gathered.push(piece);
     }
-    let message = "the guest's error report is longer than any may be".to_owned();
-    let cut = Outcome {
-        result: Err(GuestFault::Trap { message }),
-        ..used
-    };
-    frame(&FromExecutor::Ended(call, Box::new(cut)))
+    match outcome {
+        Some(outcome) => say(&last(call, gathered, outcome)),
+        None if gathered.is_empty() => Ok(()),
+        None => say(&frame(&FromExecutor::Turn(call, gathered, None))),
+    }
 }
 
-/// An event as frames: a long piece is cut.
-pub(super) fn events(call: CallId, event: Event) -> impl Iterator<Item = Vec<u8>> {
+/// An event, cut into such as fit into a frame.
+fn pieces(event: Event) -> impl Iterator<Item = Event> {
     let (mut bytes, wrap): (Bytes, fn(Bytes) -> Event) = match event {
         Event::Started => (Bytes::new(), |_| Event::Started),
         Event::Output(bytes) => (bytes, Event::Output),
@@ -123,9 +150,23 @@ pub(super) fn events(call: CallId, event: Event) -> impl Iterator<Item = Vec<u8>
             return None;
         }
         first = false;
-        let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
-        Some(frame(&FromExecutor::Event(call, wrap(piece))))
+        Some(wrap(bytes.split_to(bytes.len().min(PIECE_BYTES_MAX))))
     })
+}
+
+/// The last frame of a call, short enough whatever a guest made of its own engine's memory.
+fn last(call: CallId, events: Vec<Event>, outcome: Outcome) -> Vec<u8> {
+    let mut turn = FromExecutor::Turn(call, events, Some(Box::new(outcome)));
+    let whole = frame(&turn);
+    if whole.len() <= FRAME_LEN_MAX {
+        return whole;
+    }
+    if let FromExecutor::Turn(_, _, Some(outcome)) = &mut turn {
+        outcome.result = Err(GuestFault::Trap {
+            message: "the guest's error report is longer than any may be".to_owned(),
+        });
+    }
+    frame(&turn)
 }
 
 #[cfg(test)]
@@ -133,39 +174,64 @@ pub(super) fn events(call: CallId, event: Event) -> impl Iterator<Item = Vec<u8>
 mod tests {
     use super::*;
 
-    fn pieces(event: Event) -> Vec<Event> {
-        events(7, event)
-            .map(|frame| match message(&frame).unwrap() {
-                FromExecutor::Event(7, event) => event,
-                other => panic!("{other:?}"),
-            })
-            .collect()
+    fn frames(events: Vec<Event>, outcome: Option<Outcome>) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        let say = |frame: &[u8]| {
+            frames.push(frame.to_vec());
+            Ok::<(), ()>(())
+        };
+        turn(7, events, outcome, say).unwrap();
+        frames
+    }
+
+    fn said(frame: &[u8]) -> (Vec<Event>, Option<Box<Outcome>>) {
+        match message(frame).unwrap() {
+            FromExecutor::Turn(7, events, outcome) => (events, outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_short_call_is_one_frame() {
+        let events = vec![Event::Started, Event::Log("a".into()), Event::Output("b".into())];
+        let frames = frames(events.clone(), Some(Outcome::not_started()));
+        assert_eq!(frames.len(), 1);
+        assert_eq!(said(&frames[0]), (events, Some(Box::new(Outcome::not_started()))));
+    }
+
+    #[test]
+    fn a_turn_in_which_nothing_happened_is_not_worth_a_frame() {
+        assert!(frames(Vec::new(), None).is_empty());
     }
 
     #[test]
     fn long_pieces_are_cut_and_nothing_is_lost() {
-        assert_eq!(pieces(Event::Started), [Event::Started]);
-        assert_eq!(pieces(Event::Log("a".into())), [Event::Log("a".into())]);
         let long = Bytes::from(vec![1; 2 * PIECE_BYTES_MAX + 1]);
-        let lens: Vec<usize> = pieces(Event::Output(long))
+        let events = vec![Event::Started, Event::Log("a".into()), Event::Output(long)];
+        let lens: Vec<Vec<usize>> = frames(events, Some(Outcome::not_started()))
             .iter()
-            .map(|event| match event {
-                Event::Output(bytes) => bytes.len(),
-                other => panic!("{other:?}"),
+            .map(|frame| {
+                let lens = said(frame).0.into_iter().map(|event| match event {
+                    Event::Started => 0,
+                    Event::Output(bytes) | Event::Log(bytes) => bytes.len(),
+                });
+                lens.collect()
             })
             .collect();
-        assert_eq!(lens, [PIECE_BYTES_MAX, PIECE_BYTES_MAX, 1]);
+        let piece = PIECE_BYTES_MAX;
+        assert_eq!(lens, [vec![0, 1], vec![piece], vec![piece], vec![1]]);
     }
 
     #[test]
     fn every_frame_fits_into_the_ring() {
-        let longest = Event::Output(vec![1; PIECE_BYTES_MAX].into());
-        assert!(events(u64::MAX, longest).all(|frame| frame.len() <= FRAME_LEN_MAX));
+        let longest = || Event::Output(vec![1; PIECE_BYTES_MAX].into());
         let message = "x".repeat(2 * FRAME_LEN_MAX);
         let outcome = Outcome {
             result: Err(GuestFault::Trap { message }),
             ..Outcome::not_started()
         };
-        assert!(ended(u64::MAX, outcome).len() <= FRAME_LEN_MAX);
+        let frames = frames(vec![longest(), longest()], Some(outcome));
+        assert_eq!(frames.len(), 2);
+        assert!(frames.iter().all(|frame| frame.len() <= FRAME_LEN_MAX));
     }
 }

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! - [`pool`], [`link`], [`inbox`]: the daemon's side: which executor, what was said, who waits.
-//! - [`worker`], [`lane`]: the executor's side.
+//! - [`worker`], [`guest`], [`lane`], [`outbox`]: the executor's side: who is entered, who runs next, when
+//!   something is worth a wake-up.
 //! - [`message`], [`channel`], [`ring`], [`shared`], [`socket`]: what they say to each other, and how. Messages go
 //!   through two rings in shared memory; while both sides are at work there is no system call for them.
 //!   Code goes as descriptors of sealed memory.
@@ -26,10 +27,12 @@
 
 mod channel;
 mod compile;
+mod guest;
 mod inbox;
 mod lane;
 mod link;
 mod message;
+mod outbox;
 mod pool;
 mod process;
 mod ring;

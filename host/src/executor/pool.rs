@@ -260,6 +260,9 @@ impl Executors {
 
     /// The executor with the fewest calls; waits a little where there is none.
     async fn any(&self, deadline: Option<Instant>) -> Option<Arc<Link>> {
+        if let Some(link) = self.idlest() {
+            return Some(link);
+        }
         let patience = Instant::now() + WITHOUT_MAX;
         let until = deadline.map_or(patience, |deadline| deadline.min(patience));
         let mut changes = self.inner.changes.subscribe();
@@ -466,23 +469,29 @@ async fn keep_filled(inner: std::sync::Weak<Inner>, slot: usize, mut keep: Keep)
         let pid = keep.link().pid();
         let began = Instant::now();
         let why = keep.keep().await;
-        let Some(inner) = inner.upgrade() else { return };
-        inner.lost.fetch_add(1, Ordering::Relaxed);
+        let Some((nursery, setup)) = inner.upgrade().map(|inner| {
+            inner.lost.fetch_add(1, Ordering::Relaxed);
+            inner.put(slot, None);
+            (inner.nursery.clone(), inner.setup.clone())
+        }) else {
+            return;
+        };
         tracing::warn!(pid, %why, "an executor was lost: its calls were, and it is replaced");
-        inner.put(slot, None);
         if began.elapsed() > IN_ORDER_AFTER {
             wait = REPLACE_AFTER;
         }
         keep = loop {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(REPLACE_AFTER_MAX);
-            match Link::start(&inner.nursery, &inner.setup).await {
+            match Link::start(&nursery, &setup).await {
                 Ok((keep, _)) => break keep,
                 Err(error) => {
                     tracing::warn!(%error, "an executor could not be replaced: another attempt follows");
                 }
             }
         };
+        // Nobody needs it if the others have ended meanwhile.
+        let Some(inner) = inner.upgrade() else { return };
         inner.put(slot, Some(Arc::clone(keep.link())));
     }
 }

@@ -12,6 +12,7 @@
 //!   head  u64   bytes written, ever          (producer)
 //!   tail  u64   bytes read, ever             (consumer)
 //!   asleep u32  the consumer wants to be woken
+//!   note   u64  of the producer's own: what it is at, if it should end before it pushes more
 //!   ...         to the end of the page
 //!   CAPACITY bytes: frames, each a u32 (length, native order) and so many bytes, around the end
 //! ```
@@ -34,6 +35,7 @@ pub(super) const FRAME_LEN_MAX: usize = 128 << 10;
 const HEAD_AT: usize = 0;
 const TAIL_AT: usize = 128;
 const ASLEEP_AT: usize = 256;
+const NOTE_AT: usize = 384;
 const LEN_BYTES: usize = size_of::<u32>();
 
 /// The other process broke the rules of the ring.
@@ -134,6 +136,11 @@ impl Producer {
         Ok(Ok(()))
     }
 
+    /// Leaves a note, in the place of the one before.
+    pub(super) fn note(&self, note: u64) {
+        self.place.word64(NOTE_AT).store(note, Ordering::Release);
+    }
+
     /// Whether the consumer sleeps and does not know of what was pushed; whoever is told so has to
     /// wake it.
     pub(super) fn wants_waking(&self) -> bool {
@@ -181,6 +188,11 @@ impl Consumer {
         self.tail += (LEN_BYTES + len) as u64;
         self.place.word64(TAIL_AT).store(self.tail, Ordering::Release);
         Ok(true)
+    }
+
+    /// The producer's note; 0 before it left any.
+    pub(super) fn note(&self) -> u64 {
+        self.place.word64(NOTE_AT).load(Ordering::Acquire)
     }
 
     /// Says that the consumer sleeps from now on. If this is false it must not: there is something

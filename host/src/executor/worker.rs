@@ -4,21 +4,24 @@
 //! write into the other ring. It ends when its socket does, which is when the daemon ends.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
 
 use bytes::Bytes;
-use orb_runtime::{Code, CodeKind, Event, GuestFault, Input, Machine, Outcome, Program, SealedFile, Work};
+use orb_runtime::{Code, CodeKind, GuestFault, Input, Machine, Outcome, Program, SealedFile, Work};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::channel::{Parts, Receiver, Sender, watch};
+use super::channel::{Parts, Receiver, hang_up, watch};
+use super::guest::Guest;
 use super::lane::Lane;
-use super::message::{self, CallId, CodeId, FromExecutor, Run, Setup, ToExecutor, ended, events, frame};
+use super::message::{self, CallId, CodeId, FromExecutor, Run, Setup, ToExecutor};
+use super::outbox::Outbox;
 use super::ring::Violation;
 use super::socket;
 use super::walls::{self, Role};
@@ -31,8 +34,6 @@ const NICENESS: i32 = 5;
 const OOM_SCORE: &str = "500";
 /// Turns of guests between two looks at what the daemon wants.
 const TURNS_MAX: u32 = 16;
-/// A full ring is looked at again after this time. The daemon empties it whatever else it does.
-const FULL_WAIT: Duration = Duration::from_micros(50);
 
 /// Runs an executor until its daemon ends. Its socket is its standard input.
 ///
@@ -44,28 +45,33 @@ pub(super) fn run() -> anyhow::Result<()> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     let (setup, descriptors) = socket::receive(&socket)?;
     let setup: Setup = serde_json::from_slice(&setup)?;
+    let outbox = Arc::new(OnceLock::<Arc<Outbox>>::new());
+    let flushed = Arc::clone(&outbox);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(TURNS_MAX)
+        // There is nothing to do any more, and so nothing to wait for.
+        .on_thread_park(move || flushed.get().into_iter().for_each(|outbox| outbox.flush()))
         .build()?;
     runtime.block_on(async {
         let (sender, receiver) = parts(descriptors)?.executor_end()?;
+        let outbox = outbox.get_or_init(|| Arc::new(Outbox::new(sender)));
         let gone = watch(socket.try_clone()?, Interest::READABLE)?;
         let machine = match Machine::new(&setup.sandbox) {
             Ok(machine) => machine,
             Err(error) => {
-                push(&sender, &frame(&FromExecutor::Unfit(error.to_string())))?;
-                sender.flush();
+                outbox.say(&FromExecutor::Unfit(error.to_string()))?;
+                outbox.flush();
                 return Ok(());
             }
         };
         let walls = walls::build(Role::Executor, &setup.bounds);
-        push(&sender, &frame(&FromExecutor::Ready(walls)))?;
+        outbox.say(&FromExecutor::Ready(walls))?;
         let lane = Lane::default();
         let worker = Worker {
             machine,
             socket,
-            sender: Arc::new(sender),
+            outbox: Arc::clone(outbox),
             lane: lane.clone(),
             programs: HashMap::new(),
             calls: Arc::default(),
@@ -88,17 +94,6 @@ fn parts(descriptors: Vec<OwnedFd>) -> anyhow::Result<Parts> {
     })
 }
 
-/// Waits for the end of the daemon. What comes on the socket before it is read elsewhere.
-async fn hang_up(socket: &AsyncFd<OwnedFd>) {
-    loop {
-        match socket.readable().await {
-            Ok(guard) if guard.ready().is_read_closed() => return,
-            Ok(mut guard) => guard.clear_ready(),
-            Err(_) => return,
-        }
-    }
-}
-
 /// The daemon is who ends in order, and then ends this process.
 fn ignore_signals() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
@@ -113,20 +108,18 @@ fn step_back() {
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
 }
 
-/// Puts a frame into the ring, and waits as long as that is full.
-fn push(sender: &Sender, frame: &[u8]) -> Result<(), Violation> {
-    while sender.push(frame)?.is_err() {
-        sender.flush();
-        std::thread::sleep(FULL_WAIT);
-    }
-    Ok(())
-}
-
-/// A call that runs.
+/// A call whose guest did not end in its first turn.
 #[derive(Debug)]
 struct Running {
-    guest: Option<AbortHandle>,
+    guest: AbortHandle,
     /// Where a streamed input goes; at most as many pieces as the daemon may send wait in it.
+    input: Option<mpsc::UnboundedSender<Bytes>>,
+}
+
+/// A call whose guest is about to be entered.
+struct Entering {
+    call: CallId,
+    guest: Guest,
     input: Option<mpsc::UnboundedSender<Bytes>>,
 }
 
@@ -135,7 +128,7 @@ type Calls = Arc<Mutex<HashMap<CallId, Running>>>;
 struct Worker {
     machine: Machine,
     socket: OwnedFd,
-    sender: Arc<Sender>,
+    outbox: Arc<Outbox>,
     lane: Lane,
     programs: HashMap<CodeId, Result<Program, GuestFault>>,
     calls: Calls,
@@ -145,13 +138,15 @@ impl Worker {
     async fn serve(mut self, mut receiver: Receiver) -> anyhow::Result<()> {
         let mut frame = Vec::new();
         loop {
-            let mut busy = false;
-            while receiver.pop(&mut frame)? {
-                self.on_message(message::message(&frame)?)?;
-                busy = true;
+            let (mut heard, mut turns) = (false, 0);
+            while turns < TURNS_MAX && receiver.pop(&mut frame)? {
+                heard = true;
+                if let Some(entering) = self.on_message(message::message(&frame)?)? {
+                    turns += 1;
+                    self.enter(entering).await?;
+                }
             }
-            self.sender.flush();
-            if busy {
+            if heard {
                 tokio::task::yield_now().await;
             } else {
                 receiver.wait().await?;
@@ -159,26 +154,45 @@ impl Worker {
         }
     }
 
-    fn on_message(&mut self, message: ToExecutor) -> anyhow::Result<()> {
+    /// Gives a guest its first turn, in this task: most need no other, and so no task of their own.
+    async fn enter(&self, entering: Entering) -> Result<(), Violation> {
+        let Entering {
+            call,
+            mut guest,
+            input,
+        } = entering;
+        if let Poll::Ready(ended) = poll_fn(|context| Poll::Ready(Pin::new(&mut guest).poll(context))).await {
+            return ended;
+        }
+        let calls = Arc::clone(&self.calls);
+        let mut running = lock(&self.calls);
+        let task = tokio::spawn(async move {
+            // A daemon that is not what it should be is found out by the task that reads, too.
+            let _ = guest.await;
+            lock(&calls).remove(&call);
+        });
+        let guest = task.abort_handle();
+        running.insert(call, Running { guest, input });
+        Ok(())
+    }
+
+    /// What a message asks for is done, except that a guest is entered: that is left to who called.
+    fn on_message(&mut self, message: ToExecutor) -> anyhow::Result<Option<Entering>> {
         match message {
             ToExecutor::Load(id, kind) => self.load(id, kind)?,
             ToExecutor::Unload(id) => drop(self.programs.remove(&id)),
-            ToExecutor::Run(run) => self.run(*run)?,
+            ToExecutor::Run(run) => return Ok(self.run(*run)?),
             ToExecutor::Input(call, piece) => self.on_input(call, piece),
             ToExecutor::Cancel(call) => {
-                let running = lock(&self.calls).remove(&call);
-                if let Some(guest) = running.and_then(|running| running.guest) {
-                    guest.abort();
+                if let Some(running) = lock(&self.calls).remove(&call) {
+                    running.guest.abort();
                 }
             }
-            ToExecutor::Ping => push(&self.sender, &frame(&FromExecutor::Pong))?,
+            ToExecutor::Ping => self.outbox.say(&FromExecutor::Pong)?,
             #[cfg(test)]
-            ToExecutor::Escape(attempt) => {
-                let escaped = FromExecutor::Escaped(attempt.make());
-                push(&self.sender, &frame(&escaped))?;
-            }
+            ToExecutor::Escape(attempt) => self.outbox.say(&FromExecutor::Escaped(attempt.make()))?,
         }
-        Ok(())
+        Ok(None)
     }
 
     fn load(&mut self, id: CodeId, kind: CodeKind) -> anyhow::Result<()> {
@@ -208,64 +222,38 @@ impl Worker {
         }
     }
 
-    fn run(&mut self, run: Run) -> Result<(), Violation> {
+    fn run(&self, run: Run) -> Result<Option<Entering>, Violation> {
         let call = run.call;
         let program = match self.programs.get(&run.code) {
             Some(Ok(program)) => program.clone(),
             Some(Err(fault)) => return self.fail(call, fault.clone()),
             None => return self.fail(call, unknown()),
         };
-        let (input, pieces) = match run.input {
+        let (whole, input) = match run.input {
             Some(whole) => (Input::Whole(whole), None),
             None => {
                 let (pieces, queue) = mpsc::unbounded_channel();
                 let (input, taken) = mpsc::channel(1);
-                tokio::spawn(pass_on(call, queue, input, Arc::clone(&self.sender)));
+                tokio::spawn(pass_on(call, queue, input, Arc::clone(&self.outbox)));
                 (Input::Stream(taken), Some(pieces))
             }
         };
-        let running = Running {
-            guest: None,
-            input: pieces,
-        };
-        lock(&self.calls).insert(call, running);
         let work = Work {
             context: run.context,
             limits: run.limits,
-            input,
+            input: whole,
         };
-        let guest = tokio::spawn(self.guest(call, program, work));
-        if let Some(running) = lock(&self.calls).get_mut(&call) {
-            running.guest = Some(guest.abort_handle());
-        }
-        Ok(())
+        let guest = Guest::new(call, &self.machine, program, work, &self.lane, &self.outbox);
+        Ok(Some(Entering { call, guest, input }))
     }
 
-    /// The guest's task.
-    fn guest(&self, call: CallId, program: Program, work: Work) -> impl Future<Output = ()> + Send + 'static {
-        let (machine, sender, lane) = (self.machine.clone(), Arc::clone(&self.sender), self.lane.clone());
-        let calls = Arc::clone(&self.calls);
-        async move {
-            let out = Arc::clone(&sender);
-            let on_event = move |event: Event| {
-                for frame in events(call, event) {
-                    let _ = push(&out, &frame);
-                }
-            };
-            let flush = || sender.flush();
-            let outcome = lane.run(machine.run(&program, work, on_event), flush).await;
-            lock(&calls).remove(&call);
-            let _ = push(&sender, &ended(call, outcome));
-            sender.flush();
-        }
-    }
-
-    fn fail(&self, call: CallId, fault: GuestFault) -> Result<(), Violation> {
+    fn fail<T>(&self, call: CallId, fault: GuestFault) -> Result<Option<T>, Violation> {
         let outcome = Outcome {
             result: Err(fault),
             ..Outcome::not_started()
         };
-        push(&self.sender, &ended(call, outcome))
+        self.outbox.on_turn(call, Some(outcome))?;
+        Ok(None)
     }
 }
 
@@ -274,14 +262,13 @@ async fn pass_on(
     call: CallId,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
     input: mpsc::Sender<Bytes>,
-    sender: Arc<Sender>,
+    outbox: Arc<Outbox>,
 ) {
     while let Some(piece) = queue.recv().await {
         if input.send(piece).await.is_err() {
             return;
         }
-        let _ = push(&sender, &frame(&FromExecutor::Taken(call)));
-        sender.flush();
+        let _ = outbox.say(&FromExecutor::Taken(call));
     }
 }
 

@@ -7,6 +7,9 @@ use serde::de::DeserializeOwned;
 /// has to hold a page of a listing: a few hundred signed manifests.
 pub const MESSAGE_LEN_MAX: usize = 256 * 1024;
 
+/// Most messages are shorter, and take one allocation.
+const ORDINARY_LEN: usize = 256;
+
 const MALFORMED_PREFIX: &str = "a message does not decode: ";
 const CRITICAL_PREFIX: &str = "a message needs extension 0x";
 
@@ -37,8 +40,10 @@ fn config() -> impl bincode::config::Config {
 /// # Panics
 /// Never for the types of this crate: each has a serde form that bincode holds.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(message, bincode::config::standard())
-        .expect("the crate's own types have an encoding")
+    let mut bytes = Vec::with_capacity(ORDINARY_LEN);
+    bincode::serde::encode_into_std_write(message, &mut bytes, bincode::config::standard())
+        .expect("the crate's own types have an encoding");
+    bytes
 }
 
 /// Decodes a whole message; bytes left over are an error.

@@ -12,7 +12,8 @@
 //!
 //! A turn that has begun is not cut short. So calls that take longer than others are to wait leave one
 //! turn to the rest: however many of them come, short calls go on. Those of a function that was not
-//! measured yet do so too, but for the first of them.
+//! measured yet do so too, but for the first of them; and of the turns that are left to them one caller
+//! leaves one to the others: they would learn nothing of a function that they cannot call.
 //!
 //! | ticket | on | becomes |
 //! | --- | --- | --- |
@@ -121,6 +122,14 @@ impl Length {
             Self::Long => false,
         }
     }
+
+    /// How many calls of one function one caller may have running.
+    fn running_max(self, capacity: u32) -> u32 {
+        match self {
+            Self::Unknown => capacity.saturating_sub(2).max(1),
+            Self::Short | Self::Long => u32::MAX,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -132,9 +141,10 @@ struct Function {
     callers: Shares<Caller, Line>,
 }
 
-/// What one caller has waiting.
+/// What one caller has.
 #[derive(Debug, Default)]
 struct Line {
+    running: u32,
     waiting: Work,
     all: BTreeSet<Ticket>,
     ready: BTreeSet<Ticket>,
@@ -314,13 +324,17 @@ impl Admission {
             return None;
         }
         let all_may = self.has_turn_for_all();
-        let first = |function: &Function| function.ready.first().copied();
-        let id = *self
-            .functions
-            .next(|function| first(function).filter(|_| all_may || function.may_take_last()))?;
+        let capacity = self.bounds.capacity;
+        let id = *self.functions.next(|function| {
+            let first = function.first(capacity);
+            first.filter(|_| all_may || function.may_take_last())
+        })?;
         let function = self.functions.get_mut(&id)?;
-        let caller = *function.callers.next(|line| line.ready.first().copied())?;
-        let ticket = *function.callers.get(&caller)?.ready.first()?;
+        let running_max = function.length.running_max(capacity);
+        let caller = *function.callers.next(|line| line.first(running_max))?;
+        let line = function.callers.get_mut(&caller)?;
+        let ticket = *line.ready.first()?;
+        line.running += 1;
         let held = self.tickets.get_mut(&ticket)?;
         held.stage = Stage::Running;
         let Held {
@@ -364,6 +378,9 @@ impl Admission {
                 self.running_long.take(forecast_us);
             }
             function.running -= 1;
+            if let Some(line) = function.callers.get_mut(&caller) {
+                line.running -= 1;
+            }
             (forecast_us, micros(ran))
         } else {
             self.waiting.take(forecast_us);
@@ -378,9 +395,27 @@ impl Admission {
     }
 }
 
+impl Line {
+    /// The oldest call, if one more may run.
+    fn first(&self, running_max: u32) -> Option<Ticket> {
+        let oldest = self.ready.first().copied();
+        oldest.filter(|_| self.running < running_max)
+    }
+}
+
 impl Function {
     fn may_take_last(&self) -> bool {
         self.length.may_take_last(self.running)
+    }
+
+    /// The oldest call that may run.
+    fn first(&self, capacity: u32) -> Option<Ticket> {
+        let running_max = self.length.running_max(capacity);
+        if running_max == u32::MAX {
+            return self.ready.first().copied();
+        }
+        let lines = self.callers.busy();
+        lines.filter_map(|(_, line)| line.first(running_max)).min()
     }
 
     fn surplus(&self, newcomer: &Caller, forecast_us: u64) -> Option<Ticket> {

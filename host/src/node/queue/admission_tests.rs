@@ -234,6 +234,30 @@ fn a_call_whose_input_does_not_come_holds_up_nobody() {
 }
 
 #[test]
+fn whoever_holds_an_unmeasured_function_leaves_a_turn_to_its_other_callers() {
+    let unknown = |caller| Ask {
+        measured: false,
+        ..ask(1, caller)
+    };
+    let mut admission = Admission::new(bounds(4, 16, 100));
+    let mut enter = |caller| {
+        let ticket = admission.enter(&unknown(caller)).unwrap().ticket;
+        admission.ready(ticket);
+        (ticket, admission.next())
+    };
+    let (holding, turn) = enter(1);
+    assert_eq!(turn, Some(holding));
+    let (second, turn) = enter(1);
+    assert_eq!(turn, Some(second));
+    let (third, turn) = enter(1);
+    assert_eq!(turn, None, "the last turn for all is not its own");
+    let (other, turn) = enter(2);
+    assert_eq!(turn, Some(other));
+    admission.leave(holding, ms(RUN_MS));
+    assert_eq!(admission.next(), Some(third));
+}
+
+#[test]
 fn long_calls_leave_a_turn_to_short_ones() {
     let long = Ask {
         forecast: ms(60_000),
@@ -245,7 +269,13 @@ fn long_calls_leave_a_turn_to_short_ones() {
     };
     for asked in [long, unknown] {
         let mut admission = Admission::new(bounds(3, 16, 100));
-        let entered: Vec<Ticket> = (0..4).map(|_| admission.enter(&asked).unwrap().ticket).collect();
+        let each = |caller| Ask {
+            caller: ask(1, caller).caller,
+            ..asked
+        };
+        let entered: Vec<Ticket> = (0..4)
+            .map(|caller| admission.enter(&each(caller)).unwrap().ticket)
+            .collect();
         for &ticket in &entered {
             admission.ready(ticket);
         }
@@ -338,7 +368,10 @@ fn check(admission: &Admission) {
     } = admission.bounds;
     let could_run = |held: &Held| {
         let function = admission.functions.get(&held.function).unwrap();
-        held.stage == Stage::Ready && (admission.has_turn_for_all() || function.may_take_last())
+        let line = function.callers.get(&held.caller).unwrap();
+        held.stage == Stage::Ready
+            && line.running < function.length.running_max(capacity)
+            && (admission.has_turn_for_all() || function.may_take_last())
     };
     let sum = |of: &dyn Fn(&Held) -> bool| {
         let mut work = Work::default();
@@ -367,6 +400,8 @@ fn check(admission: &Admission) {
         for (caller, line) in function.callers.busy() {
             assert_eq!(line.waiting, sum(&|held| waits(held) && held.caller == *caller));
             assert_eq!(line.all.len() as u32, line.waiting.calls);
+            let runs = |held: &Held| runs(held) && held.function == *id && held.caller == *caller;
+            assert_eq!(line.running, sum(&runs).calls);
         }
     }
 }
