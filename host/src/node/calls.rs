@@ -12,6 +12,7 @@ use orb_protocol::holder::Answer;
 use orb_protocol::id::NodeId;
 use orb_protocol::manifest::{Kind, Publish, Verified};
 use orb_protocol::quic::Connection;
+use orb_protocol::quic::frames::take_end;
 use orb_protocol::wire::call::{Attach, Call, HOPS_MAX, Started, Trailer};
 use orb_protocol::wire::extension::Extensions;
 use orb_runtime::{CallContext, Event, GuestFault, Input, Job, Limits, Outcome};
@@ -163,6 +164,7 @@ async fn run_to_end(
         }
     };
     drop(turn);
+    take_end(&mut recv);
     guest.end(outcome, queued).await
 }
 

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::Broken;
-use crate::quic::frames::{FrameError, read_message, write_message};
+use crate::quic::frames::{FrameError, read_message, take_end, write_message};
 use crate::quic::{Connection, Hold};
 use crate::wire::codec::{self, MESSAGE_LEN_MAX};
 use crate::wire::{Reply, Request};
@@ -87,6 +87,7 @@ impl Exchange {
 
     /// Says that everything has come that should.
     pub(super) fn ended(&mut self) {
+        take_end(&mut self.recv);
         self.over = true;
     }
 }

@@ -3,6 +3,8 @@
 //! A length is checked before anything is allocated for it, so a peer cannot make this node reserve
 //! memory that it does not send bytes for.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use quinn::{ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
@@ -15,6 +17,9 @@ use crate::wire::codec::{self, DecodeError, MESSAGE_LEN_MAX};
 pub(super) const LENGTH_LEN: usize = 4;
 /// What is read of a frame at a time: memory grows with what has come, not with what was announced.
 const READ_STEP_BYTES: usize = 64 << 10;
+
+/// What may be left of a stream that was read as far as it matters: the end of a body.
+const END_LEN_MAX: usize = 64;
 
 /// Why a message or a body did not come, or could not be sent.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -69,6 +74,23 @@ impl From<WriteError> for FrameError {
             WriteError::Stopped(code) => Self::Reset(code.into_inner()),
             WriteError::ConnectionLost(error) => Self::Lost(error),
             WriteError::ClosedStream | WriteError::ZeroRttRejected => Self::Finished,
+        }
+    }
+}
+
+/// Takes the end of a stream of which all that matters was read, if it has come: the rest, at most
+/// [`END_LEN_MAX`] bytes, and that nothing follows.
+///
+/// A stream that is dropped before asks its peer to send no more, even if nothing is left to be sent:
+/// QUIC cannot know. That is a packet and its acknowledgement for each call.
+pub fn take_end(stream: &mut RecvStream) {
+    let mut taken = 0;
+    let mut context = Context::from_waker(Waker::noop());
+    while taken <= END_LEN_MAX {
+        let read = pin!(stream.read_chunk(END_LEN_MAX, true));
+        match read.poll(&mut context) {
+            Poll::Ready(Ok(Some(chunk))) => taken += chunk.bytes.len(),
+            Poll::Ready(_) | Poll::Pending => return,
         }
     }
 }
