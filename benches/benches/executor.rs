@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use bytes::{Buf, BytesMut};
 use criterion::Criterion;
-use orb_benches::EMPTY_COMMAND;
+use orb_benches::{EMPTY_COMMAND, job};
 use orb_host::executor::transport::{Parts, Receiver, Sender};
 use orb_host::executor::{Executors, ExecutorsConfig, Launch};
-use orb_runtime::{Artifact, CallContext, Input, Job, Limits, Sandbox, SandboxConfig};
+use orb_runtime::{Artifact, Sandbox, SandboxConfig};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -49,19 +49,6 @@ fn measure() -> Result<()> {
     transport(&mut criterion, &runtime)?;
     criterion.final_summary();
     Ok(())
-}
-
-fn job(artifact: &Artifact) -> Job {
-    Job {
-        artifact: artifact.clone(),
-        context: CallContext {
-            function: "bench".to_owned(),
-            revision: 1,
-            ..CallContext::default()
-        },
-        limits: Limits::default(),
-        input: Input::default(),
-    }
 }
 
 /// Somewhere to run a call.

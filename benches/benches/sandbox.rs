@@ -8,24 +8,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
-use orb_benches::{EMPTY_COMMAND, build_javascript};
-use orb_runtime::{Artifact, CallContext, Event, Input, Job, Limits, Sandbox, SandboxConfig};
+use orb_benches::bare::{Bare, Naked};
+use orb_benches::{EMPTY_COMMAND, JAVASCRIPT, build_javascript, run};
+use orb_runtime::{Artifact, Limits, Sandbox, SandboxConfig};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use wasmtime::{
-    Config, Enabled, Engine, Instance, InstanceAllocationStrategy, InstancePre, Linker, Module,
-    PoolingAllocationConfig, Store,
-};
-use wasmtime_wasi::WasiCtxBuilder;
-use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
-
-const JAVASCRIPT: &str =
-    "export default (input) => ({ hello: input.name, sum: input.numbers.reduce((a, b) => a + b) })";
-const INPUT: &[u8] = br#"{"name":"world","numbers":[1,2,3]}"#;
 
 fn main() -> Result<()> {
     let runtime = Runtime::new()?;
@@ -78,24 +68,9 @@ fn store(folder: &Path, wasm: &[u8]) -> Result<Artifact> {
 }
 
 async fn call(sandbox: &Sandbox, artifact: &Artifact) -> Bytes {
-    let job = Job {
-        artifact: artifact.clone(),
-        context: CallContext {
-            function: "bench".to_owned(),
-            revision: 1,
-            ..CallContext::default()
-        },
-        limits: Limits::default(),
-        input: Input::Whole(Bytes::from_static(INPUT)),
-    };
-    let mut output = Bytes::new();
-    let outcome = sandbox.run(job, |event| {
-        if let Event::Output(bytes) = event {
-            output = bytes;
-        }
-    });
-    outcome.await.result.expect("the bench's guests do not fail");
-    output
+    run(sandbox, artifact)
+        .await
+        .expect("the bench's guests do not fail")
 }
 
 fn warm(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) -> Result<()> {
@@ -177,127 +152,4 @@ fn first(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) {
         });
         group.finish();
     }
-}
-
-/// Fuel after which a metered guest gives way, as in Orb.
-const YIELD_FUEL: u64 = 1_000_000;
-
-/// Wasmtime as one would embed it without Orb.
-struct Bare {
-    engine: Engine,
-    linker: Linker<WasiP1Ctx>,
-    /// What each call may burn; not counted if there is none.
-    fuel: Option<u64>,
-}
-
-/// A program and how it is instantiated.
-enum BareProgram {
-    Command(InstancePre<WasiP1Ctx>),
-    /// The plugin, and the module that imports what it exports.
-    JavaScript(InstancePre<WasiP1Ctx>, Module),
-}
-
-/// The empty command with nothing around it: what an instance costs.
-struct Naked(InstancePre<()>);
-
-impl Naked {
-    fn new(engine: &Engine) -> Result<Self> {
-        let module = Module::new(engine, EMPTY_COMMAND).map_err(plain)?;
-        let pre = Linker::new(engine).instantiate_pre(&module).map_err(plain)?;
-        Ok(Self(pre))
-    }
-
-    fn call(&self, engine: &Engine) -> Result<()> {
-        let mut store = Store::new(engine, ());
-        let instance = self.0.instantiate(&mut store).map_err(plain)?;
-        let start = instance
-            .get_typed_func::<(), ()>(&mut store, "_start")
-            .map_err(plain)?;
-        start.call(&mut store, ()).map_err(plain)
-    }
-}
-
-impl Bare {
-    fn new(fuel: Option<u64>) -> Result<Self> {
-        let mut pool = PoolingAllocationConfig::default();
-        pool.total_core_instances(64)
-            .total_memories(64)
-            .total_tables(64)
-            .total_stacks(64)
-            .table_keep_resident(16 << 10)
-            .pagemap_scan(Enabled::Auto);
-        if PoolingAllocationConfig::is_pagemap_scan_available() {
-            pool.linear_memory_keep_resident(512 << 10);
-        }
-        let mut config = Config::new();
-        config
-            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-            .consume_fuel(fuel.is_some());
-        let engine = Engine::new(&config).map_err(plain)?;
-        let mut linker = Linker::new(&engine);
-        wasmtime_wasi::p1::add_to_linker_async(&mut linker, |ctx| ctx).map_err(plain)?;
-        Ok(Self { engine, linker, fuel })
-    }
-
-    fn store(&self, wasi: WasiP1Ctx) -> Result<Store<WasiP1Ctx>> {
-        let mut store = Store::new(&self.engine, wasi);
-        if let Some(fuel) = self.fuel {
-            store.set_fuel(fuel).map_err(plain)?;
-            store.fuel_async_yield_interval(Some(YIELD_FUEL)).map_err(plain)?;
-        }
-        Ok(store)
-    }
-
-    fn pre(&self, wasm: &[u8]) -> Result<InstancePre<WasiP1Ctx>> {
-        let module = Module::new(&self.engine, wasm).map_err(plain)?;
-        self.linker.instantiate_pre(&module).map_err(plain)
-    }
-
-    fn command(&self, wasm: &[u8]) -> Result<BareProgram> {
-        Ok(BareProgram::Command(self.pre(wasm)?))
-    }
-
-    fn javascript(&self, wasm: &[u8]) -> Result<BareProgram> {
-        let plugin = self.pre(orb_runtime::javy::engine::ENGINE_WASM)?;
-        let module = Module::new(&self.engine, wasm).map_err(plain)?;
-        Ok(BareProgram::JavaScript(plugin, module))
-    }
-}
-
-impl BareProgram {
-    async fn call(&self, bare: &Bare) -> Result<Bytes> {
-        let stdout = MemoryOutputPipe::new(1 << 20);
-        let wasi = WasiCtxBuilder::new()
-            .stdin(MemoryInputPipe::new(Bytes::from_static(INPUT)))
-            .stdout(stdout.clone())
-            .build_p1();
-        let mut store = bare.store(wasi)?;
-        let instance = self.instantiate(&mut store).await?;
-        let start = instance
-            .get_typed_func::<(), ()>(&mut store, "_start")
-            .map_err(plain)?;
-        start.call_async(&mut store, ()).await.map_err(plain)?;
-        Ok(stdout.contents())
-    }
-
-    async fn instantiate(&self, store: &mut Store<WasiP1Ctx>) -> Result<Instance> {
-        match self {
-            Self::Command(pre) => pre.instantiate_async(store).await.map_err(plain),
-            Self::JavaScript(plugin, module) => {
-                let plugin = plugin.instantiate_async(&mut *store).await.map_err(plain)?;
-                let imports = module
-                    .imports()
-                    .map(|import| plugin.get_export(&mut *store, import.name()))
-                    .collect::<Option<Vec<_>>>()
-                    .context("the plugin exports what its artifacts import")?;
-                Instance::new_async(store, module, &imports).await.map_err(plain)
-            }
-        }
-    }
-}
-
-/// wasmtime's error as one that `?` takes.
-#[expect(clippy::needless_pass_by_value, reason = "made for `map_err`")]
-fn plain(error: wasmtime::Error) -> anyhow::Error {
-    anyhow::anyhow!("{error}")
 }

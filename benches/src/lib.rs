@@ -5,9 +5,14 @@
 //!   and through a naive two-hop stream copy.
 //! - [`network`]: a super node and hosts as real processes, and a client to call them.
 //! - [`caller`]: a client of that network that calls one function.
+//! - [`bare`]: wasmtime without Orb, and [`run`]: a call in Orb's sandbox.
 //! - [`race`]: contenders that take turns. [`script`]: Node, as one of them.
 //! - [`process`]: roles (a bench's own binary started again as a server), pinning, memory figures.
 
+use bytes::Bytes;
+use orb_runtime::{Artifact, CallContext, Event, Input, Job, Limits, Sandbox};
+
+pub mod bare;
 pub mod baseline;
 pub mod caller;
 pub mod idle;
@@ -30,11 +35,40 @@ pub const EMPTY_COMMAND: &[u8] = b"\0asm\x01\0\0\0\
     \x07\x13\x02\x06memory\x02\0\x06_start\0\0\
     \x0a\x04\x01\x02\0\x0b";
 
+/// A call of an artifact with [`INPUT`], under the limits that functions have by default.
+pub fn job(artifact: &Artifact) -> Job {
+    Job {
+        artifact: artifact.clone(),
+        context: CallContext {
+            function: "bench".to_owned(),
+            revision: 1,
+            ..CallContext::default()
+        },
+        limits: Limits::default(),
+        input: Input::Whole(Bytes::from_static(INPUT)),
+    }
+}
+
+/// Makes such a call in the sandbox; its answer.
+///
+/// # Errors
+/// The guest failed.
+pub async fn run(sandbox: &Sandbox, artifact: &Artifact) -> anyhow::Result<Bytes> {
+    let mut output = Bytes::new();
+    let outcome = sandbox.run(job(artifact), |event| {
+        if let Event::Output(bytes) = event {
+            output = bytes;
+        }
+    });
+    outcome.await.result?;
+    Ok(output)
+}
+
 /// Builds a JavaScript artifact as `orb build` does.
 ///
 /// # Errors
 /// A mistake in the source.
-pub async fn build_javascript(sandbox: &orb_runtime::Sandbox, source: &str) -> anyhow::Result<Vec<u8>> {
+pub async fn build_javascript(sandbox: &Sandbox, source: &str) -> anyhow::Result<Vec<u8>> {
     let compiled = sandbox.compile_javascript(source.as_bytes(), "index.js").await?;
     Ok(orb_runtime::javy::emit(
         &compiled.bytecode,

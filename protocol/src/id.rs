@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use data_encoding::{Encoding, Specification};
 use serde::{Deserialize, Serialize};
@@ -30,22 +31,23 @@ pub enum IdError {
     NotAKey,
 }
 
-fn base32() -> Encoding {
+/// RFC 4648 base32 in lower case, without padding.
+static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut spec = Specification::new();
     spec.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
     spec.encoding()
         .expect("the RFC 4648 alphabet is a valid specification")
-}
+});
 
 pub(crate) fn to_text(bytes: &[u8; 32]) -> String {
-    base32().encode(bytes)
+    BASE32.encode(bytes)
 }
 
 pub(crate) fn from_text(text: &str) -> Result<[u8; 32], IdError> {
     if text.chars().count() != TEXT_LEN {
         return Err(IdError::Length(text.chars().count()));
     }
-    let bytes = base32().decode(text.as_bytes()).map_err(|_| IdError::Alphabet)?;
+    let bytes = BASE32.decode(text.as_bytes()).map_err(|_| IdError::Alphabet)?;
     bytes.try_into().map_err(|_| IdError::Alphabet)
 }
 
@@ -140,7 +142,7 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&base32().encode(&self.0))
+        f.write_str(&BASE32.encode(&self.0))
     }
 }
 

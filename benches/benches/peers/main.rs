@@ -1,5 +1,6 @@
 //! Orb against what people would use instead, or would write in an afternoon. Both sides take turns.
 //!
+//! - `walled`: guests behind the second wall, against bare wasmtime there; and what counting fuel costs.
 //! - `vm`: a JavaScript call, against Node with a fresh `vm` context for each.
 //! - `restart`: the first call of a large command after a restart, against reading, checking and loading its code.
 //! - `prototype`: relayed JavaScript calls, against the 2018 prototype's shape on socket.io.
@@ -13,6 +14,7 @@ mod bulk;
 mod prototype;
 mod restart;
 mod vm;
+mod walled;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         return code;
     }
     let measured = match role() {
+        Some((role, length)) if role == walled::WALLED => walled::inside(&length),
         Some((role, argument)) => baseline::serve_role(&role, &argument),
         None => measure(),
     };
@@ -46,7 +49,8 @@ fn measure() -> Result<()> {
     let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let runtime = Runtime::new()?;
     type Measure = fn(&Runtime, bool) -> Result<()>;
-    let all: [(&str, Measure); 5] = [
+    let all: [(&str, Measure); 6] = [
+        ("walled", walled::measure),
         ("vm", vm::measure),
         ("restart", restart::measure),
         ("prototype", prototype::measure),

@@ -6,11 +6,10 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use bytes::Bytes;
 use orb_benches::race::Race;
 use orb_benches::script::{Script, present};
-use orb_benches::{INPUT, JAVASCRIPT, build_javascript};
-use orb_runtime::{Artifact, CallContext, Event, Input, Job, Limits, Sandbox, SandboxConfig};
+use orb_benches::{INPUT, JAVASCRIPT, build_javascript, run};
+use orb_runtime::{Artifact, Sandbox, SandboxConfig};
 use tokio::runtime::Runtime;
 
 /// What both answer.
@@ -38,27 +37,10 @@ pub(crate) fn measure(runtime: &Runtime, short: bool) -> Result<()> {
         .contender("orb, all limits", |calls| {
             let began = Instant::now();
             for _ in 0..calls {
-                let answer = runtime.block_on(call(&sandbox, &artifact))?;
+                let answer = runtime.block_on(run(&sandbox, &artifact))?;
                 ensure!(answer == ANSWER, "another answer: {answer:?}");
             }
             Ok(began.elapsed())
         })
         .run()
-}
-
-async fn call(sandbox: &Sandbox, artifact: &Artifact) -> Result<Bytes> {
-    let job = Job {
-        artifact: artifact.clone(),
-        context: CallContext::default(),
-        limits: Limits::default(),
-        input: Input::Whole(Bytes::from_static(INPUT)),
-    };
-    let mut output = Bytes::new();
-    let outcome = sandbox.run(job, |event| {
-        if let Event::Output(bytes) = event {
-            output = bytes;
-        }
-    });
-    outcome.await.result?;
-    Ok(output)
 }

@@ -192,6 +192,13 @@ mod tests {
     }
 
     #[test]
+    fn a_note_says_which_call_was_entered() {
+        assert_eq!(entered(0), None);
+        assert_eq!(entered(entering(0)), Some(0));
+        assert_eq!(entered(entering(7)), Some(7));
+    }
+
+    #[test]
     fn a_short_call_is_one_frame() {
         let events = vec![Event::Started, Event::Log("a".into()), Event::Output("b".into())];
         let frames = frames(events.clone(), Some(Outcome::not_started()));

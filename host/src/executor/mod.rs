@@ -65,6 +65,17 @@ pub mod transport {
     pub use super::ring::{Full, Violation};
 }
 
+/// Builds an executor's walls around this process, for measurements. Nothing of it can be taken back.
+#[doc(hidden)]
+#[must_use]
+pub fn enclose(memory_bytes: u64) -> Vec<Wall> {
+    let bounds = walls::Bounds {
+        memory_bytes,
+        processor_s: None,
+    };
+    walls::build(walls::Role::Executor, &bounds)
+}
+
 /// What this process is, if it was started to be a child of a daemon: it does that, and has to end with
 /// the code that is returned.
 #[must_use]

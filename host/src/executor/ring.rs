@@ -305,6 +305,18 @@ mod tests {
     }
 
     #[test]
+    fn the_last_note_is_there_whatever_was_pushed_and_read() {
+        let (mut producer, mut consumer, _) = ring();
+        assert_eq!(consumer.note(), 0);
+        producer.note(7);
+        producer.push(b"a").unwrap().unwrap();
+        pop(&mut consumer).unwrap();
+        assert_eq!(consumer.note(), 7);
+        producer.note(u64::MAX);
+        assert_eq!(consumer.note(), u64::MAX);
+    }
+
+    #[test]
     fn a_hostile_producer_is_found_out() {
         for head in [u64::MAX, CAPACITY as u64 + 1, 3] {
             let (_, mut consumer, place) = ring();

@@ -47,7 +47,7 @@ async fn serve(host: Arc<Host>, callers: Arc<Callers>, incoming: Incoming) {
         let (host, connection, stream) = (host.clone(), connection.clone(), caller.stream());
         tokio::spawn(async move {
             let busy = host.busy.enter();
-            let served = streams::serve_caller(&host, &connection, send, recv);
+            let served = Box::pin(streams::serve_caller(&host, &connection, send, recv));
             while_heard(&host, &connection, served).await;
             drop((stream, busy));
         });

@@ -83,9 +83,10 @@ async fn serve(
 ) {
     match request {
         Request::Call(call) => calls::handle_call(host, connection, call, send, recv).await,
-        Request::Attach(attach) => calls::handle_attach(host, connection, &attach, send).await,
-        Request::Fetch(wanted) => artifacts::handle_fetch(host, &wanted, send).await,
-        Request::Info(_) => reply(send, &Reply::ok(&info(connection))).await,
+        // Rarer than calls: their futures shall not make those of calls larger.
+        Request::Attach(attach) => Box::pin(calls::handle_attach(host, connection, &attach, send)).await,
+        Request::Fetch(wanted) => Box::pin(artifacts::handle_fetch(host, &wanted, send)).await,
+        Request::Info(_) => Box::pin(reply(send, &Reply::ok(&info(connection)))).await,
         Request::Unknown(unknown) => {
             let message = format!("this host does not know requests of type {}", unknown.tag);
             let fault = Fault::new(FaultKind::VersionMismatch, message);

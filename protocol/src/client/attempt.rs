@@ -75,7 +75,7 @@ impl Attempt<'_> {
                     return self.receive(&mut exchange.recv, output, &Notify::new()).await;
                 }
                 exchange.request(self.request).await?;
-                self.converse(&mut exchange, input, output).await
+                Box::pin(self.converse(&mut exchange, input, output)).await
             };
             let outcome = unless_dead(&self.host.connection, talk).await?;
             exchange.ended();

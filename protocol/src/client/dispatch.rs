@@ -181,7 +181,7 @@ impl Dispatch<'_> {
             return Ok(resolution);
         }
         let since = Instant::now();
-        let resolution = self.client.resolve(self.function).await;
+        let resolution = Box::pin(self.client.resolve(self.function)).await;
         self.times.resolve += since.elapsed();
         let resolution = resolution?;
         verdict::check_input(publish(&resolution), input)?;
@@ -248,8 +248,7 @@ impl Dispatch<'_> {
             Ok(outcome) => return self.conclude(&host, outcome).map_err(failed_there),
             Err(failure) => failure,
         };
-        self.stay_with(node, failure, known, resolution, input, output)
-            .await
+        Box::pin(self.stay_with(node, failure, known, resolution, input, output)).await
     }
 
     /// Attaches to the call at a host whose connection was lost, a few times.

@@ -65,7 +65,8 @@ impl HostConnection {
         }
         let before = exchange::heard(&self.connection);
         let wait = (self.connection.rtt() * PROOF_ROUND_TRIPS).clamp(PROOF_MIN, CONNECT_TIMEOUT);
-        match exchange::ask::<NodeInfo>(&self.connection, &Info::default().into(), wait).await {
+        let info = Info::default().into();
+        match Box::pin(exchange::ask::<NodeInfo>(&self.connection, &info, wait)).await {
             // It may be slow, but it acknowledges.
             Err(Broken::Lost(_)) if !self.is_usable() || exchange::heard(&self.connection) == before => {}
             _ => {
@@ -103,7 +104,7 @@ impl Hosts {
     ) -> Result<HostConnection, Fault> {
         let (connection, new) = self
             .slot(host)
-            .get(HostConnection::is_usable, self.dial(host, uplink))
+            .get(HostConnection::is_usable, || self.dial(host, uplink))
             .await?;
         if !new {
             connection

@@ -31,10 +31,10 @@ impl<T: Clone> Slot<T> {
 
     /// The connection that is there, if it is `usable`, or else the one that `dial` makes. Whether it
     /// was made now comes with it.
-    pub(super) async fn get(
+    pub(super) async fn get<D: Future<Output = Result<T, Fault>>>(
         &self,
         usable: impl Fn(&T) -> bool,
-        dial: impl Future<Output = Result<T, Fault>>,
+        dial: impl FnOnce() -> D,
     ) -> Result<(T, bool), Fault> {
         let asked = Instant::now();
         let mut state = self.0.lock().await;
@@ -46,7 +46,8 @@ impl<T: Clone> Slot<T> {
             _ => {}
         }
         state.connection = None;
-        match dial.await {
+        // Rare, and large: it shall not make every call's future as large.
+        match Box::pin(dial()).await {
             Ok(connection) => {
                 state.connection = Some(connection.clone());
                 Ok((connection, true))

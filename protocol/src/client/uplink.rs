@@ -41,7 +41,7 @@ impl Uplink {
 
     /// The connection, made anew if it was lost.
     pub(super) async fn connection(&self) -> Result<Connection, Fault> {
-        let dial = connect_any(&self.endpoint, &self.super_nodes);
+        let dial = || connect_any(&self.endpoint, &self.super_nodes);
         let (connection, _) = self.slot.get(|c| !c.is_closed(), dial).await?;
         Ok(connection)
     }

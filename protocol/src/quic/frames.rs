@@ -79,7 +79,7 @@ impl From<WriteError> for FrameError {
 }
 
 /// Takes the end of a stream of which all that matters was read, if it has come: the rest, at most
-/// [`END_LEN_MAX`] bytes, and that nothing follows.
+/// 64 bytes, and that nothing follows.
 ///
 /// A stream that is dropped before asks its peer to send no more, even if nothing is left to be sent:
 /// QUIC cannot know. That is a packet and its acknowledgement for each call.
