@@ -56,8 +56,10 @@ pub(crate) fn inside(length: &str) -> Result<()> {
         Ok([bare.command(command)?, bare.javascript(script)?])
     };
     let (on_plain, on_metered) = (bare(&plain)?, bare(&metered)?);
-    for (artifact, _) in &programs {
+    for (at, (artifact, _)) in programs.iter().enumerate() {
         runtime.block_on(run(&sandbox, artifact))?;
+        runtime.block_on(on_plain[at].call(&plain))?;
+        runtime.block_on(on_metered[at].call(&metered))?;
     }
     drop(folder);
     for wall in orb_host::executor::enclose(MEMORY_BYTES) {
