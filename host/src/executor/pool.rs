@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use orb_runtime::{
     Artifact, CallContext, Code, CodeKind, Event, GuestFault, Input, Job, Library, Limits, Outcome, Prepared,
     SandboxConfig, SandboxError,
@@ -444,7 +444,7 @@ impl Feed {
             } => {
                 while left.is_empty() {
                     match pieces.recv().await {
-                        Some(piece) => *left = piece,
+                        Some(piece) => *left = gather(piece, pieces),
                         None => {
                             *over = true;
                             return Bytes::new();
@@ -455,6 +455,27 @@ impl Feed {
                 cut(left)
             }
         }
+    }
+}
+
+/// A piece with those that wait behind it, as far as they fit into one: the executor is sent so many
+/// pieces at a time, however short they are.
+fn gather(piece: Bytes, more: &mut mpsc::Receiver<Bytes>) -> Bytes {
+    let mut gathered = BytesMut::new();
+    let mut len = piece.len();
+    while len < PIECE_BYTES_MAX
+        && let Ok(next) = more.try_recv()
+    {
+        if gathered.is_empty() {
+            gathered.extend_from_slice(&piece);
+        }
+        gathered.extend_from_slice(&next);
+        len += next.len();
+    }
+    if gathered.is_empty() {
+        piece
+    } else {
+        gathered.freeze()
     }
 }
 

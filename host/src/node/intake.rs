@@ -128,7 +128,7 @@ impl<'a> Intake<'a> {
     pub(crate) async fn feed(&mut self, guest: mpsc::Sender<Bytes>) -> Fault {
         loop {
             // No limit on waiting here: the function's own time runs.
-            let piece = match self.body.next().await {
+            let piece = match self.body.next_gathered().await {
                 Ok(Some(piece)) => self.count(piece),
                 Ok(None) => self.check_end().map(|()| Bytes::new()),
                 Err(error) => Err(self.fault(&error)),

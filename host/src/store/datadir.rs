@@ -15,6 +15,8 @@ use std::fs::{self, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use orb_protocol::key::NodeKey;
 use orb_protocol::keyfile::{self, KeyFileError};
@@ -26,6 +28,12 @@ const FORMAT: u32 = 1;
 /// What may stand in a folder that has no `version` yet: the rest of a first start that was cut off,
 /// a key that the operator brought along, and what file systems put into their roots.
 const HARMLESS: [&str; 4] = ["lock", "node.key", ".version.tmp", "lost+found"];
+
+/// How long a folder that is in use is asked for again. A daemon that was killed lets go of it when the
+/// system has taken it apart, and a process that it was just starting when that runs its own program.
+const LOCK_WAIT: Duration = Duration::from_millis(250);
+/// Between two such attempts.
+const LOCK_STEP: Duration = Duration::from_millis(5);
 
 /// Which daemon a folder belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,7 +318,12 @@ fn check_empty(path: &Path) -> Result<(), DataDirError> {
 fn lock(path: &Path) -> Result<(files::File, bool), DataDirError> {
     let file = path.join("lock");
     let lock = files::open_or_create(&file).map_err(io_error(&file, "made"))?;
-    let locked = lock.system().try_lock();
+    let began = Instant::now();
+    let mut locked = lock.system().try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && began.elapsed() < LOCK_WAIT {
+        thread::sleep(LOCK_STEP);
+        locked = lock.system().try_lock();
+    }
     let mut holder = String::new();
     // What cannot be read as text is no process id, and no clean stop either.
     if lock.system().read_to_string(&mut holder).is_err() {

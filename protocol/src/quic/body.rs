@@ -1,7 +1,10 @@
 //! Bodies on a QUIC stream: chunks of at most 64 KiB, each with its length (u32, little-endian) before
 //! it; a length of zero ends the body.
 
-use bytes::Bytes;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream};
 
 use super::frames::{FrameError, LENGTH_LEN, read_length};
@@ -93,6 +96,39 @@ impl<'a> BodyReader<'a> {
         let bytes = read.ok_or(FrameError::Truncated)?.bytes;
         self.left_in_chunk -= bytes.len();
         Ok(Some(bytes))
+    }
+
+    /// The same, with what else of its chunk has come: a piece that is passed on costs as much as a
+    /// larger one, and QUIC gives packet by packet.
+    ///
+    /// # Errors
+    ///
+    /// As [`BodyReader::next`].
+    pub async fn next_gathered(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(first) = self.next().await? else {
+            return Ok(None);
+        };
+        let mut gathered = BytesMut::new();
+        let mut context = Context::from_waker(Waker::noop());
+        // Within a chunk nothing is lost of a read that is given up; a length might be.
+        while self.left_in_chunk > 0 {
+            let read = pin!(self.stream.read_chunk(self.left_in_chunk, true));
+            let Poll::Ready(read) = read.poll(&mut context) else {
+                break;
+            };
+            let bytes = read?.ok_or(FrameError::Truncated)?.bytes;
+            self.left_in_chunk -= bytes.len();
+            if gathered.is_empty() {
+                gathered.reserve(first.len() + bytes.len() + self.left_in_chunk);
+                gathered.extend_from_slice(&first);
+            }
+            gathered.extend_from_slice(&bytes);
+        }
+        Ok(Some(if gathered.is_empty() {
+            first
+        } else {
+            gathered.freeze()
+        }))
     }
 
     /// All the rest of the body.
