@@ -458,8 +458,8 @@ impl Feed {
     }
 }
 
-/// A piece with those that wait behind it, as far as they fit into one: the executor is sent so many
-/// pieces at a time, however short they are.
+/// A piece with those that wait behind it, until there is enough for one to the executor, or more: it is
+/// sent so many pieces at a time, however short they are.
 fn gather(piece: Bytes, more: &mut mpsc::Receiver<Bytes>) -> Bytes {
     let mut gathered = BytesMut::new();
     let mut len = piece.len();
@@ -559,4 +559,35 @@ fn lost_fault(why: &str) -> GuestFault {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn short_pieces_go_together_and_long_ones_are_cut() {
+        let (pieces, input) = mpsc::channel(8);
+        let mut feed = Feed::from(Input::Stream(input));
+        let sizes = [1, PIECE_BYTES_MAX - 2, 7, PIECE_BYTES_MAX];
+        for (number, size) in sizes.into_iter().enumerate() {
+            let piece = Bytes::from(vec![number as u8; size]);
+            pieces.send(piece).await.expect("there is room");
+        }
+        drop(pieces);
+        let mut all = Vec::new();
+        let mut lens = Vec::new();
+        while !feed.is_over() {
+            let piece = feed.next().await;
+            lens.push(piece.len());
+            all.extend_from_slice(&piece);
+        }
+        let expected: Vec<u8> = sizes
+            .into_iter()
+            .enumerate()
+            .flat_map(|(number, size)| vec![number as u8; size])
+            .collect();
+        assert!(all == expected, "{lens:?}");
+        assert_eq!(lens, [PIECE_BYTES_MAX, 6, PIECE_BYTES_MAX, 0]);
+    }
 }

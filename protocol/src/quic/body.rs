@@ -119,7 +119,6 @@ impl<'a> BodyReader<'a> {
             let bytes = read?.ok_or(FrameError::Truncated)?.bytes;
             self.left_in_chunk -= bytes.len();
             if gathered.is_empty() {
-                gathered.reserve(first.len() + bytes.len() + self.left_in_chunk);
                 gathered.extend_from_slice(&first);
             }
             gathered.extend_from_slice(&bytes);

@@ -40,8 +40,9 @@ const SEND_WINDOW_BYTES: u64 = 4 << 20;
 /// Packets that a peer may have without acknowledging them
 /// (<https://datatracker.ietf.org/doc/draft-ietf-quic-ack-frequency/>), unless they are out of order or
 /// 25 ms pass: an acknowledgement costs each of the three nodes on the way as much as a packet of data.
-/// Fewer than QUIC's first congestion window has, so that no start waits for the 25 ms.
-const UNACKNOWLEDGED_MAX: u32 = 10;
+/// Fewer than quinn's first congestion window has (12,000 bytes: eight packets of the largest size), so
+/// that no start waits for the 25 ms.
+const UNACKNOWLEDGED_MAX: u32 = 7;
 /// The largest packet that is tried. What Ethernet with a PPPoE and an IPv6 header carries, less
 /// the header that a packet has on a relay, since a connection may move there at any time.
 const PACKET_BYTES_MAX: u16 = 1_452 - RELAY_HEADER_LEN as u16;
