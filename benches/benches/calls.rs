@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
-use orb_benches::EMPTY_COMMAND;
+
 use orb_benches::baseline::{self, connect, request};
 use orb_benches::network::Network;
 use orb_benches::process::{Server, role};
+use orb_benches::{EMPTY_COMMAND, INPUT, JAVASCRIPT};
 use orb_protocol::client::{CallOptions, Client};
 use orb_protocol::id::FunctionId;
 use orb_protocol::key::OwnerKey;
@@ -24,11 +25,6 @@ use tokio::runtime::Runtime;
 const IN_FLIGHT: u64 = 64;
 /// Calls in a sample for latency, at least: a median of few is none.
 const LATENCY_CALLS_MIN: u64 = 64;
-/// The payload of an ordinary small request.
-const PAYLOAD: &[u8] = br#"{"name":"world","numbers":[1,2,3]}"#;
-const JAVASCRIPT: &str =
-    "export default (input) => ({ hello: input.name, sum: input.numbers.reduce((a, b) => a + b) })";
-
 fn main() -> Result<()> {
     if let Some((role, argument)) = role() {
         return baseline::serve_role(&role, &argument);
@@ -88,13 +84,13 @@ impl Targets {
 
     async fn one(&self, target: Target) -> Result<()> {
         let (connection, function) = match target {
-            Target::Direct => return request(&self.direct, PAYLOAD, 1 << 20).await.map(drop),
-            Target::TwoHop => return request(&self.two_hop, PAYLOAD, 1 << 20).await.map(drop),
+            Target::Direct => return request(&self.direct, INPUT, 1 << 20).await.map(drop),
+            Target::TwoHop => return request(&self.two_hop, INPUT, 1 << 20).await.map(drop),
             Target::Empty => (&self.client, self.empty),
             Target::JavaScript => (&self.client, self.javascript),
         };
         connection
-            .call(function, Bytes::from_static(PAYLOAD), CallOptions::default())
+            .call(function, Bytes::from_static(INPUT), CallOptions::default())
             .await?;
         Ok(())
     }

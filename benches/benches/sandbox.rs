@@ -4,7 +4,8 @@
 //! resident), a fresh store and instance per call from an `InstancePre`; neither fuel nor limits. The
 //! empty command imports nothing, so that it has two: with `wasmtime-wasi` on in-memory pipes, as a host
 //! of commands needs it, and with nothing at all. JavaScript's is the artifact's interchange form on the
-//! same plugin; the same again with fuel, set and counted as Orb does, says what metering costs. Pin the run to one core (`taskset -c 0`) to keep wake-ups out of it.
+//! same plugin. Pin the run to one core (`taskset -c 0`) to keep wake-ups out of it. What counting fuel costs is
+//! measured in `peers -- walled`.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
 use orb_benches::bare::{Bare, Naked};
 use orb_benches::{EMPTY_COMMAND, JAVASCRIPT, build_javascript, run};
-use orb_runtime::{Artifact, Limits, Sandbox, SandboxConfig};
+use orb_runtime::{Artifact, Sandbox, SandboxConfig};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -76,7 +77,6 @@ async fn call(sandbox: &Sandbox, artifact: &Artifact) -> Bytes {
 fn warm(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) -> Result<()> {
     let bare = Bare::new(None)?;
     let naked = Naked::new(&bare.engine)?;
-    metered(criterion, runtime, programs)?;
     let empty = bare.command(&std::fs::read(&programs.empty.path)?)?;
     let javascript = bare.javascript(&std::fs::read(&programs.javascript.path)?)?;
     let pairs = [
@@ -99,25 +99,6 @@ fn warm(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) -> Re
         });
         group.finish();
     }
-    Ok(())
-}
-
-/// What counting fuel costs a JavaScript call, with nothing else of Orb's around it.
-fn metered(criterion: &mut Criterion, runtime: &Runtime, programs: &Programs) -> Result<()> {
-    let wasm = std::fs::read(&programs.javascript.path)?;
-    let mut group = criterion.benchmark_group("fuel, JavaScript");
-    for (name, fuel) in [
-        ("bare wasmtime without fuel (baseline)", None),
-        ("bare wasmtime with fuel", Some(Limits::default().fuel)),
-    ] {
-        let bare = Bare::new(fuel)?;
-        let program = bare.javascript(&wasm)?;
-        group.bench_function(name, |b| {
-            b.to_async(runtime)
-                .iter(|| async { program.call(&bare).await.expect("it does not fail") });
-        });
-    }
-    group.finish();
     Ok(())
 }
 

@@ -57,6 +57,9 @@ pub(super) enum ToExecutor {
     /// Try to get out.
     #[cfg(test)]
     Escape(super::escape::Attempt),
+    /// End, with a call's guest just entered.
+    #[cfg(test)]
+    CrashIn(CallId),
 }
 
 /// A call.

@@ -286,6 +286,65 @@ async fn an_executor_that_breaks_down_is_replaced() {
 }
 
 #[tokio::test]
+async fn whoever_was_entered_when_its_executor_broke_down_was_started_and_others_were_not() {
+    // A function's guest is entered when its input is whole, which this one's never is.
+    let place = Place::new();
+    let sandbox = orb_runtime::Sandbox::new(place.sandbox()).unwrap();
+    let source = b"export default (input) => input";
+    let compiled = sandbox.compile_javascript(source, "index.js").await.unwrap();
+    let wasm = orb_runtime::javy::emit(&compiled.bytecode, &orb_runtime::javy::engine_hash());
+    let artifact = place.artifact(&wasm);
+    for entered in [true, false] {
+        let executors = executors(place.sandbox()).await;
+        executors.prepare(&artifact).await.unwrap();
+        let (pieces, input) = mpsc::channel(1);
+        let starts = Arc::new(AtomicU32::new(0));
+        let call = tokio::spawn({
+            let (executors, job) = (executors.clone(), job(&artifact, Input::Stream(input)));
+            let seen = Arc::clone(&starts);
+            let on_event = move |event| {
+                seen.fetch_add(u32::from(event == Event::Started), Ordering::Relaxed);
+            };
+            async move { executors.run(job, on_event).await }
+        });
+        let link = timeout(LONG, async {
+            loop {
+                let links = executors.links();
+                if let Some(link) = links.into_iter().find(|link| link.running() == 1) {
+                    break link;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        let call_id = u64::from(!entered);
+        link.send(&ToExecutor::CrashIn(call_id)).await.unwrap();
+        timeout(LONG, async {
+            while executors.lost() < 1 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .unwrap();
+        if entered {
+            let outcome = timeout(LONG, call).await.unwrap().unwrap();
+            assert!(
+                matches!(outcome.result, Err(GuestFault::Lost { .. })),
+                "{outcome:?}"
+            );
+            assert_eq!(starts.load(Ordering::Relaxed), 1);
+        } else {
+            // Another one has it, and goes on.
+            pieces.send(bytes::Bytes::from_static(b"1")).await.unwrap();
+            drop(pieces);
+            let outcome = timeout(LONG, call).await.unwrap().unwrap();
+            assert_eq!(outcome.result, Ok(()));
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_executor_that_hangs_is_replaced() {
     let place = Place::new();
     let executors = executors(place.sandbox()).await;

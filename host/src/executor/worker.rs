@@ -190,6 +190,11 @@ impl Worker {
             }
             ToExecutor::Ping => self.outbox.say(&FromExecutor::Pong)?,
             #[cfg(test)]
+            ToExecutor::CrashIn(call) => {
+                self.outbox.on_event(call, orb_runtime::Event::Started);
+                std::process::abort();
+            }
+            #[cfg(test)]
             ToExecutor::Escape(attempt) => self.outbox.say(&FromExecutor::Escaped(attempt.make()))?,
         }
         Ok(None)

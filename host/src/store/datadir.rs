@@ -400,6 +400,18 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_its_last_holder_is_just_letting_go_of_is_waited_for() {
+        let scratch = tempfile::tempdir().unwrap();
+        let first = DataDir::open(scratch.path(), Role::Node).unwrap();
+        let holder = thread::spawn(move || {
+            thread::sleep(LOCK_STEP * 4);
+            drop(first);
+        });
+        DataDir::open(scratch.path(), Role::Node).unwrap();
+        holder.join().unwrap();
+    }
+
+    #[test]
     fn only_a_close_is_a_clean_stop() {
         let scratch = tempfile::tempdir().unwrap();
         let open = || DataDir::open(scratch.path(), Role::Super).unwrap();

@@ -18,6 +18,8 @@ pub(crate) mod objects;
 pub(crate) mod registry;
 
 #[cfg(test)]
+pub(crate) mod disk;
+#[cfg(test)]
 pub(crate) mod journal;
 #[cfg(test)]
 pub(crate) mod testing;

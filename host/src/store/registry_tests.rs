@@ -309,7 +309,7 @@ fn filled(path: &std::path::Path) -> Vec<Result<String, StoreError>> {
 
 /// Bits to flip: in each block of a file that holds anything some, at places drawn by lot.
 fn bits(file: &[u8]) -> Vec<(usize, u8)> {
-    let mut dice = crate::store::journal::Dice(7);
+    let mut dice = crate::store::disk::Dice(7);
     let mut bits = Vec::new();
     for (index, block) in file.chunks(4096).enumerate() {
         if block.iter().any(|byte| *byte != 0) {
@@ -333,7 +333,7 @@ fn assert_no_lie(found: &[Result<String, StoreError>], truth: &[Result<String, S
 
 #[test]
 fn a_bit_that_flipped_while_the_daemon_was_away_is_repaired_or_refused() {
-    let folder = crate::store::journal::scratch();
+    let folder = crate::store::disk::scratch();
     let path = folder.path().join("orb.redb");
     let truth = filled(&path);
     let file = std::fs::read(&path).unwrap();
@@ -359,7 +359,7 @@ fn a_bit_that_flipped_while_the_daemon_was_away_is_repaired_or_refused() {
 
 #[test]
 fn a_bit_that_flips_under_an_open_database_is_never_believed() {
-    let folder = crate::store::journal::scratch();
+    let folder = crate::store::disk::scratch();
     let path = folder.path().join("orb.redb");
     let truth = filled(&path);
     let file = std::fs::read(&path).unwrap();

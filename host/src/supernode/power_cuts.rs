@@ -17,7 +17,8 @@ use orb_protocol::manifest::{Action, Verified, Version};
 use super::storage::{Pin, Storage};
 use crate::store::blocking;
 use crate::store::datadir::{DataDir, Role};
-use crate::store::journal::{Dice, Disk, Forgotten, Journal, Refusal, Unsynced, scratch};
+use crate::store::disk::{Dice, Disk, Unsynced, scratch};
+use crate::store::journal::{Forgotten, Journal, Refusal};
 use crate::store::registry::{KEPT_REVISIONS, OwnerLimits, OwnerUse, Recorded};
 use crate::store::testing::{end, head, manifest, owner, publish, version};
 

@@ -1,13 +1,12 @@
 //! Bodies on a QUIC stream: chunks of at most 64 KiB, each with its length (u32, little-endian) before
 //! it; a length of zero ends the body.
 
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream};
 
-use super::frames::{FrameError, LENGTH_LEN, read_length};
+use super::frames::{FrameError, LENGTH_LEN, read_length, read_now};
 use crate::wire::CHUNK_LEN_MAX;
 
 /// Sends a body. The stream stays open for what comes after it.
@@ -109,14 +108,11 @@ impl<'a> BodyReader<'a> {
             return Ok(None);
         };
         let mut gathered = BytesMut::new();
-        let mut context = Context::from_waker(Waker::noop());
         // Within a chunk nothing is lost of a read that is given up; a length might be.
-        while self.left_in_chunk > 0 {
-            let read = pin!(self.stream.read_chunk(self.left_in_chunk, true));
-            let Poll::Ready(read) = read.poll(&mut context) else {
-                break;
-            };
-            let bytes = read?.ok_or(FrameError::Truncated)?.bytes;
+        while self.left_in_chunk > 0
+            && let Poll::Ready(read) = read_now(self.stream, self.left_in_chunk)
+        {
+            let bytes = read?.ok_or(FrameError::Truncated)?;
             self.left_in_chunk -= bytes.len();
             if gathered.is_empty() {
                 gathered.extend_from_slice(&first);

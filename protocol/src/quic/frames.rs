@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,20 +79,24 @@ impl From<WriteError> for FrameError {
     }
 }
 
-/// Takes the end of a stream of which all that matters was read, if it has come: the rest, at most
-/// 64 bytes, and that nothing follows.
+/// What has come of a stream already, at most `len` bytes of it; `None` at its end. Nothing is lost by asking.
+pub(super) fn read_now(stream: &mut RecvStream, len: usize) -> Poll<Result<Option<Bytes>, ReadError>> {
+    let read = pin!(stream.read_chunk(len, true));
+    let chunk = read.poll(&mut Context::from_waker(Waker::noop()));
+    chunk.map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
+}
+
+/// Takes the end of a stream of which all that matters was read, if it has come: the rest, if it is short,
+/// and that nothing follows.
 ///
 /// A stream that is dropped before asks its peer to send no more, even if nothing is left to be sent:
 /// QUIC cannot know. That is a packet and its acknowledgement for each call.
 pub fn take_end(stream: &mut RecvStream) {
     let mut taken = 0;
-    let mut context = Context::from_waker(Waker::noop());
-    while taken <= END_LEN_MAX {
-        let read = pin!(stream.read_chunk(END_LEN_MAX, true));
-        match read.poll(&mut context) {
-            Poll::Ready(Ok(Some(chunk))) => taken += chunk.bytes.len(),
-            Poll::Ready(_) | Poll::Pending => return,
-        }
+    while taken <= END_LEN_MAX
+        && let Poll::Ready(Ok(Some(bytes))) = read_now(stream, END_LEN_MAX)
+    {
+        taken += bytes.len();
     }
 }
 

@@ -18,7 +18,8 @@ use crate::node::manifests::HeldManifests;
 use crate::node::testing::{manifest, owner, tombstone};
 use crate::node::{Node, policy};
 use crate::store::datadir::{DataDir, Role};
-use crate::store::journal::{Forgotten, Journal, Unsynced, scratch};
+use crate::store::disk::{Disk, Unsynced, scratch};
+use crate::store::journal::{Forgotten, Journal};
 use crate::store::objects::ObjectStore;
 
 /// What a super node tells a host about one function, or what happens to the host.
@@ -175,7 +176,7 @@ fn a_power_cut_after_any_step_loses_nothing_and_leaves_nothing_by_halves() {
     let journal = Journal::of(folder.path());
     runtime.block_on(tell(&journal, folder.path(), &acts));
     let executors = runtime.block_on(testing::executors(SandboxConfig::default()));
-    let survives = |disk: &crate::store::journal::Disk, unsynced, marks: &[u64]| {
+    let survives = |disk: &Disk, unsynced, marks: &[u64]| {
         let left = scratch();
         disk.write_to(left.path(), unsynced);
         let checking = || runtime.block_on(check(left.path(), &allowed(&acts, marks), &executors));

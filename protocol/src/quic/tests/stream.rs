@@ -7,7 +7,7 @@ use quinn::{RecvStream, SendStream};
 
 use super::*;
 use crate::quic::body::{BodyReader, BodyWriter, write_body};
-use crate::quic::frames::{FrameError, read_message, read_message_within, write_message};
+use crate::quic::frames::{FrameError, read_message, read_message_within, take_end, write_message};
 use crate::wire::codec::MESSAGE_LEN_MAX;
 
 /// One message there and back.
@@ -57,6 +57,57 @@ async fn messages_come_one_by_one_and_then_the_end() {
     }
     let end = read_message::<String>(&mut line.recv, 100).await;
     assert!(matches!(end, Err(FrameError::Closed)));
+}
+
+/// Waits until everything that was written has been acknowledged, and so has come.
+async fn has_come(send: &mut SendStream) {
+    send.finish().unwrap();
+    assert_eq!(send.stopped().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_has_come_of_a_chunk_is_given_in_one_piece() {
+    let mut line = line().await;
+    let body: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
+    write_body(&mut line.send, body.clone().into()).await.unwrap();
+    has_come(&mut line.send).await;
+    let mut reader = BodyReader::new(&mut line.recv, 1 << 20);
+    let mut pieces = Vec::new();
+    while let Some(piece) = reader.next_gathered().await.unwrap() {
+        pieces.push(piece);
+    }
+    let lens: Vec<usize> = pieces.iter().map(Bytes::len).collect();
+    assert_eq!(lens, [64 << 10, 100_000 - (64 << 10)]);
+    assert!(pieces.concat() == body);
+}
+
+#[tokio::test]
+async fn an_end_inside_a_gathered_chunk_is_truncation() {
+    let mut line = line().await;
+    let mut bytes = 10_000_u32.to_le_bytes().to_vec();
+    bytes.extend([0; 5_000]);
+    line.send.write_all(&bytes).await.unwrap();
+    has_come(&mut line.send).await;
+    let mut reader = BodyReader::new(&mut line.recv, 1 << 20);
+    assert!(matches!(reader.next_gathered().await, Err(FrameError::Truncated)));
+}
+
+#[tokio::test]
+async fn a_peer_is_asked_to_stop_only_if_the_end_was_not_taken() {
+    for (end_is_taken, asked) in [(true, 0), (false, 1)] {
+        let mut line = line().await;
+        write_message(&mut line.send, &"all".to_owned()).await.unwrap();
+        write_body(&mut line.send, Bytes::new()).await.unwrap();
+        has_come(&mut line.send).await;
+        let _: String = read_message(&mut line.recv, 100).await.unwrap();
+        if end_is_taken {
+            take_end(&mut line.recv);
+        }
+        drop(line.recv);
+        let (near, far) = (&line._ends.0, &line._ends.1);
+        echo_once(far, near).await;
+        assert_eq!(far.quinn().stats().frame_tx.stop_sending, asked);
+    }
 }
 
 #[tokio::test]
