@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{AckFrequencyConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::key::NodeKey;
 use crate::relay::{RELAY_HEADER_LEN, RelayLimits};
@@ -29,20 +29,13 @@ pub const HANDSHAKES_UNVALIDATED_MAX: usize = 128;
 /// round trips to the other side of the world.
 pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Bytes of one stream that may be under way: 200 Mbit/s over 80 ms, and 32 chunks of a body. Measured: with
-/// half of it a body through the relay waits for its window a third of the time.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-/// Bytes of all streams together that a connection takes before they are read: two bodies at full
+/// Bytes of one stream that may be under way: 100 Mbit/s over 80 ms, and 16 chunks of a body.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes of all streams together that a connection takes before they are read: four bodies at full
 /// speed. What one peer that writes and is never read can pin in memory.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes written and not acknowledged yet, for all streams of a connection.
 const SEND_WINDOW_BYTES: u64 = 4 << 20;
-/// Packets that a peer may have without acknowledging them
-/// (<https://datatracker.ietf.org/doc/draft-ietf-quic-ack-frequency/>), unless they are out of order or
-/// 25 ms pass: an acknowledgement costs each of the three nodes on the way as much as a packet of data.
-/// Fewer than quinn's first congestion window has (12,000 bytes: eight packets of the largest size), so
-/// that no start waits for the 25 ms.
-const UNACKNOWLEDGED_MAX: u32 = 7;
 /// The largest packet that is tried. What Ethernet with a PPPoE and an IPv6 header carries, less
 /// the header that a packet has on a relay, since a connection may move there at any time.
 const PACKET_BYTES_MAX: u16 = 1_452 - RELAY_HEADER_LEN as u16;
@@ -107,8 +100,6 @@ impl EndpointConfig {
     pub(crate) fn transport(&self, keep_alive: Option<Duration>) -> Arc<TransportConfig> {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(PACKET_BYTES_MAX);
-        let mut acknowledging = AckFrequencyConfig::default();
-        acknowledging.ack_eliciting_threshold(UNACKNOWLEDGED_MAX.into());
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(self.peer_streams.into())
@@ -119,7 +110,6 @@ impl EndpointConfig {
             .stream_receive_window(STREAM_WINDOW_BYTES.into())
             .receive_window(CONNECTION_WINDOW_BYTES.into())
             .send_window(SEND_WINDOW_BYTES)
-            .ack_frequency_config(Some(acknowledging))
             .mtu_discovery_config(Some(mtu));
         Arc::new(transport)
     }
