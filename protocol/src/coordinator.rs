@@ -14,6 +14,13 @@
 //!
 //! Replicas are made before others are broken: a host that is no longer among the nearest is
 //! released only when all that are have become ready.
+//!
+//! In a federation each function has a directory: the three super nodes nearest to it. The first of them
+//! places it, on hosts of all super nodes, and orders those of others to have their hosts hold it; it
+//! hears from them what became of that ([`News`]). The other two hear the same, so that one of them can go on
+//! at once should the first be lost. A super node routes to its own hosts only.
+
+mod federated;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,7 +28,7 @@ use crate::id::{EngineHash, FunctionId, NodeId, OwnerId};
 use crate::manifest::{Limits, Rank, Verified, Version};
 use crate::placement::{self, FailureDomain};
 use crate::ranking;
-use crate::wire::control::{Beat, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
+use crate::wire::control::{Beat, HOLDINGS_ONLY, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
 use crate::wire::directory::{HOSTS_MAX, HostHint, ReadyReport, Replica, ReplicaState};
 use crate::wire::extension::Extensions;
 
@@ -29,6 +36,10 @@ use crate::wire::extension::Extensions;
 pub const HOLDINGS_MAX: usize = 100_000;
 /// The most hosts that one super node keeps; more are refused.
 pub const HOSTS_TOTAL_MAX: usize = 20_000;
+/// The most hosts of other super nodes that one keeps in mind, about 300 bytes each; more are not placed on.
+pub const REMOTE_HOSTS_MAX: usize = 200_000;
+/// The most orders that wait for the manifest of their function: those of a few seconds.
+pub const EARLY_ORDERS_MAX: usize = 10_000;
 
 /// What the daemon has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +56,24 @@ pub enum Effect {
     Lost(NodeId),
 }
 
+/// What other super nodes have to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum News {
+    /// A host joined here.
+    HostUp(NodeId),
+    /// A host left.
+    HostDown(NodeId),
+    /// What a host here has to do with a function changed: [`Coordinator::replica_news`].
+    Replica(FunctionId, NodeId),
+    /// A host of that super node shall hold a function, or need not any more.
+    Order(NodeId, FunctionId, NodeId, bool),
+}
+
 /// What is wanted for a function.
 #[derive(Debug, Clone)]
 struct Desired {
+    /// Whether this super node places it.
+    first: bool,
     rank: Rank,
     version: Version,
     /// `None` once the function is decommissioned.
@@ -79,8 +105,14 @@ struct ReplicaRecord {
 struct Host {
     offer: Offer,
     domain: FailureDomain,
+    /// It is connected here.
+    local: bool,
+    /// Other super nodes that it is connected to, the first of them gets the orders.
+    sites: Vec<NodeId>,
     /// Its holdings are known.
     live: bool,
+    /// It wants to hear of every change, not only of what it holds.
+    hears_all: bool,
     draining: bool,
     /// Its connection ended; it may come back.
     closed: bool,
@@ -113,7 +145,17 @@ pub struct Coordinator {
     functions: BTreeMap<FunctionId, Desired>,
     hosts: BTreeMap<NodeId, Host>,
     replicas: BTreeMap<FunctionId, BTreeMap<NodeId, ReplicaRecord>>,
+    /// This super node and those that it is linked to; empty if it is alone.
+    supers: BTreeSet<NodeId>,
+    me: Option<NodeId>,
+    /// Orders for functions whose manifests are still on their way.
+    early: BTreeMap<FunctionId, BTreeSet<NodeId>>,
+    /// Hosts of super nodes that are listing theirs, as long as they were not named.
+    unconfirmed: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    /// Hosts that are connected here.
+    hosts_here: usize,
     effects: VecDeque<Effect>,
+    news: VecDeque<News>,
 }
 
 impl Coordinator {
@@ -127,7 +169,21 @@ impl Coordinator {
         self.effects.pop_front()
     }
 
-    /// Takes in a live manifest that was stored, also at start-up. All hosts are told of a change.
+    /// A super node that may have others beside it.
+    pub fn federated(me: NodeId) -> Self {
+        Self {
+            me: Some(me),
+            ..Self::default()
+        }
+    }
+
+    /// The next thing that other super nodes have to hear. Drain it after every `on_*`, too.
+    pub fn poll_news(&mut self) -> Option<News> {
+        self.news.pop_front()
+    }
+
+    /// Takes in a live manifest that was stored, also at start-up. Hosts are told of a change: those that hold
+    /// the function, and those that want to hear of everything.
     pub fn on_manifest(&mut self, manifest: &Verified) {
         let function = manifest.function();
         let old = self.functions.get(&function);
@@ -143,6 +199,7 @@ impl Coordinator {
             replicas: publish.replicas.into(),
         });
         let desired = Desired {
+            first: self.is_first(&function),
             rank: manifest.rank(),
             version: manifest.version(),
             wish,
@@ -156,13 +213,17 @@ impl Coordinator {
             }
         }
         self.place(function);
-        let assigned = self.assigned(&function).to_vec();
-        let others = self
-            .hosts
-            .iter()
-            .filter(|(node, host)| host.live && !assigned.contains(node));
-        self.effects
-            .extend(others.map(|(&node, _)| Effect::Notify(node, function)));
+        self.tell_assigned(function);
+        for host in self.early.remove(&function).unwrap_or_default() {
+            self.assign_here(function, host);
+        }
+        let assigned = self.assigned(&function);
+        let holds = |node| self.replicas.get(&function).is_some_and(|r| r.contains_key(node));
+        let others = self.hosts.iter().filter(|(node, host)| {
+            host.local && host.live && !assigned.contains(node) && (host.hears_all || holds(node))
+        });
+        let notices: Vec<Effect> = others.map(|(&node, _)| Effect::Notify(node, function)).collect();
+        self.effects.extend(notices);
     }
 
     /// A host has authenticated and registered; an older registration of the same id is replaced.
@@ -178,18 +239,25 @@ impl Coordinator {
     ) -> Result<(), CoordinatorError> {
         // What it held is told anew. Its assignments stay: a connection that broke and came back
         // moves nothing.
+        let mut sites = Vec::new();
         if let Some(old) = self.hosts.remove(&node) {
             for function in old.holds {
                 self.erase(&node, &function);
             }
+            sites = old.sites;
+            self.hosts_here -= usize::from(old.local);
         }
-        if self.hosts.len() >= HOSTS_TOTAL_MAX {
+        if self.hosts_here >= HOSTS_TOTAL_MAX {
             return Err(CoordinatorError::TooManyHosts);
         }
+        self.hosts_here += 1;
         let host = Host {
             disk_free_bytes: offer.disk_free_bytes,
+            hears_all: offer.extensions.get(HOLDINGS_ONLY).is_none(),
             offer,
             domain,
+            local: true,
+            sites,
             live: false,
             draining: false,
             closed: false,
@@ -270,6 +338,7 @@ impl Coordinator {
             return;
         }
         self.record(node, function, version, true);
+        self.say(node, function);
         self.release_surplus(function);
     }
 
@@ -291,10 +360,9 @@ impl Coordinator {
         if desired.version != version || !desired.assigned.contains(&node) {
             return;
         }
-        self.record(node, function, version, false);
-        if let Some(record) = self.replicas.get_mut(&function).and_then(|r| r.get_mut(&node)) {
-            record.refused = Some(reason);
-        }
+        self.refuse_record(node, function, version, reason);
+        self.say(node, function);
+        self.give_up(&node, &function);
         self.place(function);
     }
 
@@ -304,10 +372,9 @@ impl Coordinator {
             return;
         }
         self.erase(&node, &function);
+        self.say(node, function);
         // It may have made room for others' sake; if it is still among the nearest it is asked again.
-        if let Some(desired) = self.functions.get_mut(&function) {
-            desired.assigned.retain(|n| *n != node);
-        }
+        self.give_up(&node, &function);
         self.place(function);
     }
 
@@ -318,6 +385,9 @@ impl Coordinator {
         }
         if let Some(host) = self.hosts.get_mut(&node) {
             host.draining = true;
+            if host.live && host.local {
+                self.news.push_back(News::HostDown(node));
+            }
         }
         self.place_all_of(node);
     }
@@ -326,9 +396,9 @@ impl Coordinator {
     /// it said that it leaves.
     pub fn on_closed(&mut self, node: NodeId) {
         match self.hosts.get_mut(&node) {
-            Some(host) if host.draining => self.forget(&node),
-            Some(host) => host.closed = true,
-            None => {}
+            Some(host) if host.draining => self.leave(&node),
+            Some(host) if host.local => host.closed = true,
+            _ => {}
         }
     }
 
@@ -344,12 +414,12 @@ impl Coordinator {
         let lost: Vec<NodeId> = self
             .hosts
             .iter()
-            .filter(|(_, host)| now_ms.saturating_sub(host.heard_ms) > LOST_AFTER_MS)
+            .filter(|(_, host)| host.local && now_ms.saturating_sub(host.heard_ms) > LOST_AFTER_MS)
             .map(|(&node, _)| node)
             .collect();
         for node in lost {
             self.effects.push_back(Effect::Lost(node));
-            self.forget(&node);
+            self.leave(&node);
         }
     }
 
@@ -429,9 +499,14 @@ impl Coordinator {
         ))
     }
 
-    /// How many hosts are registered.
+    /// How many hosts are registered here.
     pub fn hosts(&self) -> usize {
-        self.hosts.len()
+        self.hosts_here
+    }
+
+    /// Whether that is this super node.
+    pub fn is_me(&self, node: &NodeId) -> bool {
+        self.me.as_ref() == Some(node)
     }
 
     /// The owner of a function that is live.
@@ -441,17 +516,29 @@ impl Coordinator {
 
     // -- changes ---------------------------------------------------------------------------------
 
+    fn is_first(&self, function: &FunctionId) -> bool {
+        let first = placement::nearest(function, 1, &self.supers);
+        first.first().is_none_or(|first| Some(*first) == self.me)
+    }
+
     fn heard(&mut self, now_ms: u64, node: NodeId) -> bool {
-        self.hosts
-            .get_mut(&node)
-            .map(|host| host.heard_ms = now_ms)
-            .is_some()
+        let host = self.hosts.get_mut(&node).filter(|host| host.local);
+        host.map(|host| host.heard_ms = now_ms).is_some()
     }
 
     fn join(&mut self, node: NodeId) {
         if let Some(host) = self.hosts.get_mut(&node) {
             host.live = true;
+            self.news.push_back(News::HostUp(node));
+            let held = host.holds.clone();
+            held.into_iter().for_each(|function| self.say(node, function));
         }
+        self.place_on(node);
+        self.effects.push_back(Effect::Synced(node));
+    }
+
+    /// Places anew what a host that came can hold.
+    fn place_on(&mut self, node: NodeId) {
         let functions: Vec<FunctionId> = self.functions.keys().copied().collect();
         for function in functions {
             if self.concerns(&function, &node) {
@@ -459,7 +546,6 @@ impl Coordinator {
                 self.release_surplus(function);
             }
         }
-        self.effects.push_back(Effect::Synced(node));
     }
 
     /// Whether a host that comes can change the function's placement at all: a quick test, since it
@@ -468,7 +554,9 @@ impl Coordinator {
         let Some(desired) = self.functions.get(function) else {
             return false;
         };
-        let Some(wish) = &desired.wish else { return false };
+        let Some(wish) = desired.wish.as_ref().filter(|_| desired.first) else {
+            return false;
+        };
         desired.assigned.len() < wish.replicas
             || self.replicas.get(function).is_some_and(|r| r.contains_key(node))
             || desired
@@ -479,7 +567,12 @@ impl Coordinator {
 
     /// Computes who should hold a function and tells those who were not told yet.
     fn place(&mut self, function: FunctionId) {
-        let Some(desired) = self.functions.get(&function) else {
+        // Others' functions are theirs to place; but what is no more need not be held.
+        let Some(desired) = self
+            .functions
+            .get(&function)
+            .filter(|d| d.first || d.wish.is_none())
+        else {
             return;
         };
         let chosen = match &desired.wish {
@@ -521,9 +614,27 @@ impl Coordinator {
             return;
         };
         let holds = record.ready && record.version >= version;
-        if !holds && record.told != Some(version) {
+        let Some(host) = self.hosts.get(&node) else { return };
+        if host.local {
+            if !holds && record.told != Some(version) {
+                record.told = Some(version);
+                self.effects.push_back(Effect::Assign(node, function));
+            }
+        // Its super node tells it of newer versions itself, so that one order is enough.
+        } else if let Some(site) = host.sites.first().filter(|_| !holds && record.told.is_none()) {
             record.told = Some(version);
-            self.effects.push_back(Effect::Assign(node, function));
+            self.news.push_back(News::Order(*site, function, node, true));
+        }
+    }
+
+    /// Has the hosts here that hold or should hold a function take its new version.
+    fn tell_assigned(&mut self, function: FunctionId) {
+        let Some(desired) = self.functions.get(&function).filter(|d| d.wish.is_some()) else {
+            return;
+        };
+        let (version, assigned) = (desired.version, desired.assigned.clone());
+        for node in assigned {
+            self.tell(node, function, version);
         }
     }
 
@@ -551,7 +662,7 @@ impl Coordinator {
                 .get(node)
                 .is_some_and(|r| r.ready && r.version >= desired.version)
         };
-        if desired.assigned.is_empty() || !desired.assigned.iter().all(is_ready) {
+        if !desired.first || desired.assigned.is_empty() || !desired.assigned.iter().all(is_ready) {
             return;
         }
         let surplus: Vec<NodeId> = records
@@ -560,9 +671,18 @@ impl Coordinator {
             .map(|(node, _)| *node)
             .collect();
         for node in surplus {
-            self.effects.push_back(Effect::Release(node, function));
-            self.erase(&node, &function);
+            self.release(node, function);
         }
+    }
+
+    fn release(&mut self, node: NodeId, function: FunctionId) {
+        let Some(host) = self.hosts.get(&node) else { return };
+        if host.local {
+            self.effects.push_back(Effect::Release(node, function));
+        } else if let Some(site) = host.sites.first() {
+            self.news.push_back(News::Order(*site, function, node, false));
+        }
+        self.erase(&node, &function);
     }
 
     fn record(&mut self, node: NodeId, function: FunctionId, version: Version, ready: bool) {
@@ -587,6 +707,13 @@ impl Coordinator {
         }
     }
 
+    fn refuse_record(&mut self, node: NodeId, function: FunctionId, version: Version, reason: String) {
+        self.record(node, function, version, false);
+        if let Some(record) = self.replicas.get_mut(&function).and_then(|r| r.get_mut(&node)) {
+            record.refused = Some(reason);
+        }
+    }
+
     fn erase(&mut self, node: &NodeId, function: &FunctionId) {
         if let Some(host) = self.hosts.get_mut(node) {
             host.holds.remove(function);
@@ -599,6 +726,22 @@ impl Coordinator {
         }
     }
 
+    /// A host is not here any more, though it may still be at another super node.
+    fn leave(&mut self, node: &NodeId) {
+        let Some(host) = self.hosts.get_mut(node) else {
+            return;
+        };
+        if host.live && !host.draining {
+            self.news.push_back(News::HostDown(*node));
+        }
+        self.hosts_here -= usize::from(host.local);
+        if host.sites.is_empty() {
+            self.forget(node);
+        } else {
+            (host.local, host.closed, host.draining) = (false, false, false);
+        }
+    }
+
     /// Strikes a host from everything and finds others for what it held.
     fn forget(&mut self, node: &NodeId) {
         let Some(host) = self.hosts.remove(node) else {
@@ -606,10 +749,23 @@ impl Coordinator {
         };
         for function in host.holds {
             self.erase(node, &function);
-            if let Some(desired) = self.functions.get_mut(&function) {
-                desired.assigned.retain(|n| n != node);
-            }
+            self.give_up(node, &function);
             self.place(function);
+        }
+    }
+
+    /// A host is not expected to hold a function any more.
+    fn give_up(&mut self, node: &NodeId, function: &FunctionId) {
+        if let Some(desired) = self.functions.get_mut(function) {
+            desired.assigned.retain(|n| n != node);
+        }
+    }
+
+    /// Lets the function's directory know what became of a host here.
+    fn say(&mut self, node: NodeId, function: FunctionId) {
+        let is_local = self.hosts.get(&node).is_some_and(|host| host.local);
+        if is_local && self.supers.len() > 1 {
+            self.news.push_back(News::Replica(function, node));
         }
     }
 
@@ -633,11 +789,12 @@ impl Desired {
 
 impl Host {
     fn is_silent(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.heard_ms) > SILENT_AFTER_MS
+        // Those of others are as alive as their super nodes say.
+        self.local && now_ms.saturating_sub(self.heard_ms) > SILENT_AFTER_MS
     }
 
     fn routable(&self, now_ms: u64) -> bool {
-        self.live && !self.draining && !self.closed && !self.is_silent(now_ms)
+        self.local && self.live && !self.draining && !self.closed && !self.is_silent(now_ms)
     }
 
     /// Why the host would not take the function, as far as it said so when it registered.

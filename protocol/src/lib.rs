@@ -7,6 +7,7 @@
 //! - [`placement`], [`ranking`]: who holds a function, and who answers a call.
 //! - [`coordinator`], [`holder`]: the two daemons' decisions as state machines: time and events come
 //!   in, effects go out as data.
+//! - [`federation`]: super nodes among themselves, as a state machine; [`hub`] joins it with the coordinator.
 //! - [`relay`]: the packet relay's header and session table.
 //! - [`shares`]: who has to give way when all of something is taken.
 //! - `quic` and `client` (feature `quic`): the endpoint, and the Rust SDK.
@@ -15,8 +16,10 @@
 
 pub mod coordinator;
 pub mod fault;
+pub mod federation;
 pub mod head;
 pub mod holder;
+pub mod hub;
 pub mod id;
 pub mod key;
 pub mod manifest;

@@ -42,6 +42,42 @@ impl FailureDomain {
     }
 }
 
+impl FailureDomain {
+    /// An address in the domain, in text, for whoever computes it anew; of no meaning for an operator's.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Operator(_) => IpAddr::from([0, 0, 0, 0]).to_string(),
+            Self::V4([a, b, c]) => IpAddr::from([*a, *b, *c, 0]).to_string(),
+            Self::V6(prefix) => {
+                let mut octets = [0; 16];
+                octets[..6].copy_from_slice(prefix);
+                IpAddr::from(octets).to_string()
+            }
+        }
+    }
+}
+
+/// Super nodes that keep a function's directory: the nearest ones to it.
+pub const DIRECTORY_SIZE: usize = 3;
+
+/// The `count` nodes nearest to a function, nearest first.
+pub fn nearest<'a>(
+    function: &FunctionId,
+    count: usize,
+    nodes: impl IntoIterator<Item = &'a NodeId>,
+) -> Vec<NodeId> {
+    let mut nearest: Vec<([u8; 32], NodeId)> = Vec::with_capacity(count + 1);
+    for node in nodes {
+        let candidate = (function.distance(node), *node);
+        let place = nearest.partition_point(|other| *other < candidate);
+        if place < count {
+            nearest.insert(place, candidate);
+            nearest.truncate(count);
+        }
+    }
+    nearest.into_iter().map(|(_, node)| node).collect()
+}
+
 /// Chooses at most `replicas` of the candidates for a function, nearest first.
 ///
 /// One pass takes the nearest host of each failure domain; if that is not enough, a second pass

@@ -3,7 +3,7 @@
 //! - [`binary`]: finds the binary, and has it built first.
 //! - [`scratch`]: folders that are gone afterwards, whatever happens.
 //! - [`daemon`]: a super node or a host node as a child process, its log, its signals.
-//! - [`network`]: a super node and some hosts.
+//! - [`network`]: a super node and some hosts. [`federation`]: several of them, linked.
 //! - [`command`]: the command line as somebody uses it, and what it answered.
 //! - [`project`], [`guest`]: functions to publish.
 //! - [`wiretap`]: somebody on the way between a node and its super node.
@@ -14,6 +14,7 @@
 pub mod binary;
 pub mod command;
 pub mod daemon;
+pub mod federation;
 pub mod guest;
 pub mod network;
 pub mod poll;
@@ -24,6 +25,7 @@ pub mod wiretap;
 
 pub use command::{Ended, Orb};
 pub use daemon::{Daemon, Exit};
+pub use federation::Federation;
 pub use network::Network;
 pub use poll::eventually;
 pub use project::Project;

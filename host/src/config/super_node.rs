@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches};
 use orb_protocol::id::{NodeId, OwnerId};
+use orb_protocol::quic::SuperAddr;
 use serde::Deserialize;
 
 use super::ByteSize;
@@ -24,6 +25,12 @@ pub(crate) struct SuperConfig {
     pub(crate) owners: Admission<OwnerId>,
     /// Who may host them.
     pub(crate) hosts: Admission<NodeId>,
+    /// Other super nodes to link with.
+    pub(crate) peers: Vec<SuperAddr>,
+    /// Link with every other super node that asks, or that one hears of.
+    pub(crate) open_peers: bool,
+    /// Where others reach this node, if not at the address that it serves at: `host:port`.
+    pub(crate) public: Option<String>,
     /// The most live functions of one owner.
     pub(crate) owner_functions_max: u32,
     /// The most bytes of artifacts stored for one owner.
@@ -109,6 +116,34 @@ pub(crate) struct SuperLayer {
         help_heading = "Policy"
     )]
     pub(crate) host_invites: Vec<String>,
+    /// Another super node to link with: NODEID@HOST:PORT (repeatable, or comma-separated)
+    #[arg(
+        long = "peer",
+        value_name = "ADDRESS",
+        env = "ORB_PEERS",
+        value_delimiter = ',',
+        help_heading = "Federation"
+    )]
+    #[serde(rename = "peers", deserialize_with = "parsed")]
+    pub(crate) peers: Vec<SuperAddr>,
+    /// Link with every super node that asks, not only with those named by --peer
+    #[arg(
+        long,
+        env = "ORB_OPEN_PEERS",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL",
+        help_heading = "Federation"
+    )]
+    pub(crate) open_peers: Option<bool>,
+    /// Where others reach this super node, if not at --listen
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "ORB_PUBLIC",
+        help_heading = "Federation"
+    )]
+    pub(crate) public: Option<String>,
     /// The most live functions of one owner [default: 1000]
     #[arg(
         long,
@@ -200,6 +235,16 @@ impl FromArgMatches for SuperFlags {
     }
 }
 
+impl SuperConfig {
+    /// Which super nodes it links with.
+    pub(crate) fn peers(&self) -> Admission<NodeId> {
+        if self.open_peers {
+            return Admission::Open;
+        }
+        Admission::List(self.peers.iter().map(SuperAddr::id).collect())
+    }
+}
+
 impl SuperLayer {
     /// These settings, and the lower layer's where this one says nothing.
     #[must_use]
@@ -215,6 +260,9 @@ impl SuperLayer {
             hosts: self.hosts.or(lower.hosts),
             host_list: either(self.host_list, lower.host_list),
             host_invites: either(self.host_invites, lower.host_invites),
+            peers: either(self.peers, lower.peers),
+            open_peers: self.open_peers.or(lower.open_peers),
+            public: self.public.or(lower.public),
             owner_functions_max: self.owner_functions_max.or(lower.owner_functions_max),
             owner_bytes_max: self.owner_bytes_max.or(lower.owner_bytes_max),
             artifact_bytes_max: self.artifact_bytes_max.or(lower.artifact_bytes_max),
@@ -271,6 +319,9 @@ impl SuperLayer {
             data,
             owners: admission("owner", self.owners, self.owner_list, self.owner_invites)?,
             hosts: admission("host", self.hosts, self.host_list, self.host_invites)?,
+            peers: self.peers,
+            open_peers: self.open_peers.unwrap_or(false),
+            public: self.public,
             // Room for every function that one person is likely to write.
             owner_functions_max: self.owner_functions_max.unwrap_or(1_000),
             owner_bytes_max: self.owner_bytes_max.map_or(1 << 30, |size| size.0),

@@ -10,8 +10,8 @@ use orb_protocol::quic::frames::{FrameError, read_message, write_message};
 use orb_protocol::quic::{AddressError, ConnectError, Connection, Endpoint, SuperAddr};
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::control::{
-    BEAT_INTERVAL_MS, Beat, Draining, HOLDING_MAX, Held, Holding, HostMessage, Offer, Register, Registered,
-    SuperMessage,
+    BEAT_INTERVAL_MS, Beat, Draining, HOLDING_MAX, HOLDINGS_ONLY, Held, Holding, HostMessage, Offer,
+    Register, Registered, SuperMessage,
 };
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::{Reply, Request};
@@ -184,7 +184,7 @@ fn offer(host: &Host) -> Offer {
         disk_free_bytes: host.disk_free_bytes(),
         engines: policy.engines.into_iter().collect(),
         operator: host.config.operator.clone(),
-        extensions: Extensions::none(),
+        extensions: Extensions::none().with(HOLDINGS_ONLY, Vec::new()),
     }
 }
 

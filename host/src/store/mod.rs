@@ -4,12 +4,13 @@
 //! - [`objects`]: artifacts as files named by their hash.
 //! - [`database`], [`committer`]: redb, opened with care; writes that share a sync.
 //! - [`backend`]: the database's file, whose blocks are compared with what they were.
-//! - [`registry`]: a super node's manifests.
+//! - [`registry`], [`changes`]: a super node's manifests, and where in the federation they came from.
 //! - [`files`]: the file operations beneath.
 //!
 //! Everything here blocks: daemons call it through [`blocking`], never on a runtime's worker.
 
 pub(crate) mod backend;
+pub(crate) mod changes;
 pub(crate) mod committer;
 pub(crate) mod database;
 pub(crate) mod datadir;

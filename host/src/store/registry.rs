@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use orb_protocol::head::SignedHead;
@@ -21,6 +21,7 @@ use orb_protocol::id::{ArtifactHash, FunctionId, OwnerId};
 use orb_protocol::manifest::{Action, Manifest, SignedManifest, Verified, Version};
 use orb_protocol::registry::{Merge, compare};
 use orb_protocol::wire::codec;
+use orb_protocol::wire::federation::Cursor;
 
 use super::database::{Database, StoreError, TxnError, seal, unseal};
 
@@ -94,6 +95,8 @@ pub(crate) enum Recorded {
         before: Option<Box<Verified>>,
         /// Artifacts that no function needs any more.
         unneeded: Vec<ArtifactHash>,
+        /// Its place in this node's log of changes, once it has one.
+        at: Option<Cursor>,
     },
     /// It was live already.
     Same,
@@ -155,12 +158,41 @@ impl RegistryTables {
         Ok(Recorded::Stored {
             before: before.map(Box::new),
             unneeded,
+            at: None,
         })
     }
 
     /// The function's live manifest: a revision or its tombstone.
     pub(crate) fn live(txn: &ReadTransaction, function: &FunctionId) -> Result<Option<Verified>, TxnError> {
         live(&txn.open_table(LIVE)?, &txn.open_table(HISTORY)?, function)
+    }
+
+    /// The live manifest and its head, as they are stored; `None` if either is not there or is damaged.
+    pub(crate) fn with_head(
+        txn: &ReadTransaction,
+        function: &FunctionId,
+    ) -> Result<Option<(SignedManifest, SignedHead)>, TxnError> {
+        let key = function.as_bytes().as_slice();
+        let (table, heads) = (txn.open_table(LIVE)?, txn.open_table(HEADS)?);
+        let (Some(manifest), Some(head)) = (table.get(key)?, heads.get(key)?) else {
+            return Ok(None);
+        };
+        let manifest = unseal("live", key, manifest.value()).ok();
+        Ok(manifest.zip(unseal("heads", key, head.value()).ok()))
+    }
+
+    /// How many functions are known, decommissioned ones too.
+    pub(crate) fn count(txn: &WriteTransaction) -> Result<u64, TxnError> {
+        Ok(txn.open_table(LIVE)?.len()?)
+    }
+
+    /// All functions that are known, in the order of their ids.
+    pub(crate) fn functions(txn: &WriteTransaction) -> Result<Vec<FunctionId>, TxnError> {
+        let mut functions = Vec::new();
+        for entry in txn.open_table(LIVE)?.iter()? {
+            functions.extend(entry?.0.value().try_into().map(FunctionId::from_bytes).ok());
+        }
+        Ok(functions)
     }
 
     /// Gives every live manifest to `each`. Functions whose records are damaged beyond repair are
@@ -277,6 +309,12 @@ impl RegistryTables {
 const HISTORY_NAME: &str = "history";
 
 impl OwnerLimits {
+    /// For what other super nodes took in by their own limits: all must have the same registry.
+    pub(crate) const NONE: Self = Self {
+        functions: u64::MAX,
+        bytes: u64::MAX,
+    };
+
     /// Only what grows can be too much: who is over a limit that was lowered may still go back.
     fn check(&self, old: &OwnerUse, new: &OwnerUse) -> Result<(), OverQuota> {
         let names = self.functions.saturating_mul(NAMES_PER_FUNCTION);

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::driver::Registration;
 use super::limits::ConnectionSlot;
+use super::peers::{link, sync};
 use super::{SuperNode, directory, faults, fetch, hosts, publish, ready, relay};
 
 /// How long a peer may take over the first message of a stream.
@@ -69,6 +70,23 @@ pub(crate) fn serve(
     let handshake = Box::pin(shake_hands(Arc::clone(&node), incoming));
     async move {
         let Some(peer) = handshake.await else { return };
+        streams(&node, &peer).await;
+        drop(slot);
+    }
+}
+
+/// Serves the peer's streams until its connection ends.
+///
+/// Not an `async fn`, which would keep its parameters twice.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` is larger, and there is one for each idle host"
+)]
+pub(super) fn streams<'a>(
+    node: &'a Arc<SuperNode>,
+    peer: &'a Arc<Peer>,
+) -> impl Future<Output = ()> + Send + 'a {
+    async move {
         // When this ends, so do the tasks: what they hold of the peer goes with them.
         let mut streams = JoinSet::new();
         loop {
@@ -77,7 +95,7 @@ pub(crate) fn serve(
                     // QUIC lets the peer have only so many streams at a time.
                     Ok((send, recv)) => {
                         let exchange = Exchange { send, recv };
-                        streams.spawn(handle(Arc::clone(&node), Arc::clone(&peer), exchange));
+                        streams.spawn(handle(Arc::clone(node), Arc::clone(peer), exchange));
                     }
                     Err(error) => {
                         tracing::debug!(peer = %peer.connection.peer(), %error, "disconnected");
@@ -89,8 +107,17 @@ pub(crate) fn serve(
                 },
             }
         }
-        drop(slot);
     }
+}
+
+/// A super node that this one has dialled, as one whose requests are served.
+pub(super) fn dialled(node: &SuperNode, connection: &Connection) -> Option<Arc<Peer>> {
+    let relay = node.endpoint.relay()?.register(connection);
+    Some(Arc::new(Peer {
+        connection: connection.clone(),
+        address: connection.remote_address().ip(),
+        relay,
+    }))
 }
 
 async fn shake_hands(node: Arc<SuperNode>, incoming: Incoming) -> Option<Arc<Peer>> {
@@ -184,6 +211,20 @@ async fn answer(
                 refuse(exchange, fault).await
             }
         },
+        Request::Peer(asked) => {
+            let Err(error) = link::accept(node, &peer.connection, asked, exchange).await;
+            tracing::debug!(super_node = %peer.connection.peer(), %error, "a link ended");
+            Ok(())
+        }
+        Request::Changes(asked) => match node.policy.admit_peer(&peer.connection.peer()) {
+            Ok(()) => sync::send(node, asked, exchange).await,
+            Err(fault) => refuse(exchange, fault).await,
+        },
+        Request::Locate(asked) => exchange.reply(directory::locate(node, &asked)).await,
+        Request::Reconcile(_) | Request::Wanted(_) => {
+            let message = "this super node does not reconcile sets";
+            refuse(exchange, Fault::new(FaultKind::VersionMismatch, message)).await
+        }
         Request::Call(_) | Request::Attach(_) | Request::RelayOffer(_) => {
             let fault = Fault::new(FaultKind::Refused, "a super node runs no functions")
                 .help("resolve the function, and call one of its hosts");

@@ -1,21 +1,26 @@
 //! What clients ask about functions: resolve, list, versions, inspect; and who is here.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orb_protocol::fault::{Fault, FaultKind};
-use orb_protocol::id::FunctionId;
+use orb_protocol::id::{FunctionId, NodeId};
 use orb_protocol::manifest::{SignedManifest, Verified};
+use orb_protocol::ranking;
 use orb_protocol::wire::directory::{
-    Inspect, Inspected, List, Listed, NOTE, PAGE_MAX, Resolve, Resolved, RevisionEntry, Summary, Versions,
-    VersionsListed,
+    HOSTS_MAX, Inspect, Inspected, LOCAL, List, Listed, NOTE, PAGE_MAX, Resolve, Resolved, RevisionEntry,
+    Summary, Versions, VersionsListed,
 };
 use orb_protocol::wire::extension::Extensions;
+use orb_protocol::wire::federation::{Locate, Located};
 use orb_protocol::wire::{Info, NodeInfo, undecodable};
 
 use super::connection::Peer;
+use super::peers::remote;
 use super::{SuperNode, faults};
 
+/// How long the super node that places a function may take to say where its replicas are.
+const FIRST_MAX: Duration = Duration::from_secs(2);
 /// The most replicas that are described in one answer: four times what a function may ask for.
 const REPLICAS_SHOWN_MAX: usize = 256;
 
@@ -26,7 +31,15 @@ pub(crate) async fn resolve(node: &SuperNode, asked: &Resolve) -> Result<Resolve
     if live.is_tombstone() {
         return Err(decommissioned(&live));
     }
-    let hosts = node.driver.route(&asked.function);
+    let mut hosts = node.driver.route(&asked.function);
+    if asked.extensions.get(LOCAL).is_none() {
+        let elsewhere = remote::hosts(node, asked.function).await;
+        // A host that is connected to both is reached by way of this one.
+        let known: Vec<NodeId> = hosts.iter().map(|host| host.node).collect();
+        hosts.extend(elsewhere.into_iter().filter(|host| !known.contains(&host.node)));
+        ranking::rank(&asked.function, live.version(), &mut hosts);
+        hosts.truncate(HOSTS_MAX);
+    }
     let extensions = match hosts.is_empty() {
         true => note(why_nobody(node, &live)),
         false => Extensions::none(),
@@ -81,6 +94,9 @@ pub(crate) async fn versions(node: &SuperNode, asked: &Versions) -> Result<Versi
 pub(crate) async fn inspect(node: &SuperNode, asked: &Inspect) -> Result<Inspected, Fault> {
     check(&asked.extensions)?;
     let live = live(node, asked.function).await?;
+    if let Some(inspected) = first_inspects(node, asked).await {
+        return Ok(inspected);
+    }
     let mut replicas = node.driver.replicas(&asked.function);
     replicas.truncate(REPLICAS_SHOWN_MAX);
     Ok(Inspected {
@@ -90,6 +106,41 @@ pub(crate) async fn inspect(node: &SuperNode, asked: &Inspect) -> Result<Inspect
             .driver
             .shortage(&asked.function)
             .map_or(Extensions::none(), note),
+    })
+}
+
+/// Where a function's replicas are, as the super node says that places it, if that is another one.
+async fn first_inspects(node: &SuperNode, asked: &Inspect) -> Option<Inspected> {
+    let first = first_elsewhere(node, asked.function, &asked.extensions)?;
+    let asked = Inspect {
+        function: asked.function,
+        extensions: Extensions::none().with(LOCAL, Vec::new()),
+    };
+    let answer = remote::ask_super(node, &first, asked.into(), FIRST_MAX).await?;
+    answer
+        .inspect_err(
+            |fault| tracing::debug!(super_node = %first, %fault, "a function could not be inspected there"),
+        )
+        .ok()
+}
+
+/// The super node that places a function, if it is another one than this and may be asked.
+pub(crate) fn first_elsewhere(
+    node: &SuperNode,
+    function: FunctionId,
+    extensions: &Extensions,
+) -> Option<NodeId> {
+    let first = node.driver.directory(&function).into_iter().next()?;
+    let may_ask = extensions.get(LOCAL).is_none() && first != node.endpoint.node_id();
+    may_ask.then_some(first)
+}
+
+/// Super nodes with hosts that can answer for a function.
+pub(crate) fn locate(node: &SuperNode, asked: &Locate) -> Result<Located, Fault> {
+    check(&asked.extensions)?;
+    Ok(Located {
+        supers: node.driver.sites(&asked.function),
+        extensions: Extensions::none(),
     })
 }
 

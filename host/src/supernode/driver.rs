@@ -1,22 +1,26 @@
-//! Drives the coordinator: gives it events with the time, and sends what it decides.
+//! Drives the hub: gives it events with the time, and sends what it decides.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use orb_protocol::coordinator::{Coordinator, CoordinatorError, Effect};
+use orb_protocol::federation::record::VerifiedRecord;
+use orb_protocol::hub::{self, Hub, Inbound};
 use orb_protocol::id::{FunctionId, NodeId};
 use orb_protocol::manifest::{Verified, Version};
 use orb_protocol::placement::FailureDomain;
 use orb_protocol::quic::Connection;
 use orb_protocol::wire::control::Offer;
 use orb_protocol::wire::directory::{HostHint, ReadyReport, Replica};
-use tokio::sync::watch;
+use orb_protocol::wire::federation::{Cursor, PeerMessage, RegistryChange, SignedRecord};
+use tokio::sync::{Notify, watch};
 
 use super::close;
 use super::outbox::{Outbox, Outgoing};
+use super::peers::links::{Links, PeerLink, Todo};
 
-/// The coordinator, and the hosts that it talks to.
+/// The hub, and those that it talks to.
 #[derive(Debug)]
 pub(crate) struct Driver {
     state: Mutex<State>,
@@ -25,11 +29,12 @@ pub(crate) struct Driver {
     started: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    coordinator: Coordinator,
+    hub: Hub,
     /// The newest registration of each host.
     links: HashMap<NodeId, Arc<HostLink>>,
+    peers: Links,
 }
 
 /// One registration of a host.
@@ -49,26 +54,50 @@ pub(crate) struct Registration {
 }
 
 impl Driver {
-    /// A driver that knows nothing yet.
-    pub(crate) fn new() -> Arc<Self> {
+    /// A driver of this hub.
+    pub(crate) fn new(hub: Hub) -> Arc<Self> {
+        let state = State {
+            hub,
+            links: HashMap::new(),
+            peers: Links::default(),
+        };
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changes: watch::Sender::new(()),
             started: Instant::now(),
         })
     }
 
-    /// Takes in a manifest that is stored. Returns who was told to hold it, and why there are fewer than
-    /// wanted.
-    pub(crate) fn on_manifest(&self, manifest: &Verified) -> (Vec<NodeId>, Option<String>) {
-        let function = manifest.function();
-        let placed = self.drive(|coordinator, _| {
-            coordinator.on_manifest(manifest);
-            let assigned = coordinator.assigned(&function).to_vec();
-            (assigned, coordinator.shortage(&function))
-        });
+    /// Takes in a manifest that is stored, and was told to other super nodes before.
+    pub(crate) fn on_manifest(&self, manifest: &Verified) {
+        self.drive(|coordinator, _| coordinator.on_manifest(manifest));
         self.changes.send_replace(());
-        placed
+    }
+
+    /// Takes in a manifest that an owner handed in here, and that is stored. Returns who was told to hold it,
+    /// and why there are fewer than wanted.
+    pub(crate) fn on_published(
+        &self,
+        manifest: &Verified,
+        change: &RegistryChange,
+    ) -> (Vec<NodeId>, Option<String>) {
+        let function = manifest.function();
+        let mut state = self.lock();
+        state.hub.on_published(manifest, change);
+        state.carry_out();
+        drop(state);
+        self.changes.send_replace(());
+        self.placed(&function)
+    }
+
+    /// Who was told to hold a function, and why there are fewer than wanted.
+    pub(crate) fn placed(&self, function: &FunctionId) -> (Vec<NodeId>, Option<String>) {
+        let state = self.lock();
+        let coordinator = state.hub.coordinator();
+        (
+            coordinator.assigned(function).to_vec(),
+            coordinator.shortage(function),
+        )
     }
 
     /// Takes in a host. An older registration of the same id is ended.
@@ -88,7 +117,9 @@ impl Driver {
         });
         let now_ms = self.now_ms();
         let mut state = self.lock();
-        state.coordinator.on_registered(now_ms, node, offer, domain)?;
+        state
+            .hub
+            .with_hosts(|coordinator| coordinator.on_registered(now_ms, node, offer, domain))?;
         let old = state.links.insert(node, Arc::clone(&link));
         state.carry_out();
         drop(state);
@@ -115,7 +146,8 @@ impl Driver {
         let lost = {
             let now_ms = self.now_ms();
             let mut state = self.lock();
-            state.coordinator.on_tick(now_ms);
+            state.hub.with_hosts(|coordinator| coordinator.on_tick(now_ms));
+            state.hub.with_peers(|federation| federation.on_tick(now_ms));
             state.carry_out()
         };
         if lost {
@@ -126,28 +158,28 @@ impl Driver {
     /// Hosts that can answer for a function, best first.
     pub(crate) fn route(&self, function: &FunctionId) -> Vec<HostHint> {
         let now_ms = self.now_ms();
-        self.lock().coordinator.route(now_ms, function)
+        self.lock().hub.coordinator().route(now_ms, function)
     }
 
     /// Why nobody, or too few, hold a function.
     pub(crate) fn shortage(&self, function: &FunctionId) -> Option<String> {
-        self.lock().coordinator.shortage(function)
+        self.lock().hub.coordinator().shortage(function)
     }
 
     /// Who is ready for a version or a newer one, and who is not.
     pub(crate) fn ready_report(&self, function: &FunctionId, version: Version) -> ReadyReport {
-        self.lock().coordinator.ready_report(function, version)
+        self.lock().hub.coordinator().ready_report(function, version)
     }
 
     /// Every host that has to do with a function.
     pub(crate) fn replicas(&self, function: &FunctionId) -> Vec<Replica> {
         let now_ms = self.now_ms();
-        self.lock().coordinator.replicas(now_ms, function)
+        self.lock().hub.coordinator().replicas(now_ms, function)
     }
 
     /// How many hosts are registered.
     pub(crate) fn hosts(&self) -> usize {
-        self.lock().coordinator.hosts()
+        self.lock().hub.coordinator().hosts()
     }
 
     /// Says that something changed that somebody may wait for.
@@ -155,10 +187,135 @@ impl Driver {
         self.changes.subscribe()
     }
 
+    // -- other super nodes -------------------------------------------------------------------------
+
+    /// What this node says of itself when a link is opened.
+    pub(crate) fn introduction(&self) -> (SignedRecord, Cursor) {
+        let state = self.lock();
+        let federation = state.hub.federation();
+        (federation.record().signed().clone(), federation.own())
+    }
+
+    /// A link to another super node is up. Returns false if there is one already that stays.
+    pub(crate) fn on_peer_up(&self, link: &Arc<PeerLink>, record: VerifiedRecord, own: Cursor) -> bool {
+        let now_ms = self.now_ms();
+        let mut state = self.lock();
+        let me = state.hub.federation().node();
+        let stays = state.peers.insert(&me, link);
+        if stays {
+            state.hub.on_link_up(now_ms, record, own);
+            state.carry_out();
+        }
+        stays
+    }
+
+    /// A link is down.
+    pub(crate) fn on_peer_down(&self, link: &Arc<PeerLink>) {
+        let (now_ms, node) = (self.now_ms(), link.peer());
+        let mut state = self.lock();
+        if state.peers.remove(link) {
+            state
+                .hub
+                .with_peers(|federation| federation.on_link_down(now_ms, node));
+            state.carry_out();
+        }
+    }
+
+    /// A super node could not be reached, or its link ended.
+    pub(crate) fn on_peer_not_reached(&self, node: NodeId) {
+        self.with_peers(|federation, now_ms| federation.on_not_reached(now_ms, node));
+    }
+
+    /// A record of another super node came.
+    pub(crate) fn on_record(&self, from: Option<NodeId>, record: VerifiedRecord) {
+        self.with_peers(|federation, now_ms| federation.on_record(now_ms, from, record));
+    }
+
+    /// A super node said something on its link.
+    pub(crate) fn on_peer_message(&self, node: NodeId, message: PeerMessage) -> Inbound {
+        let now_ms = self.now_ms();
+        let wakes = matches!(message, PeerMessage::Replicas(_));
+        let mut state = self.lock();
+        let inbound = state.hub.on_message(now_ms, node, message);
+        state.carry_out();
+        drop(state);
+        if wakes {
+            self.changes.send_replace(());
+        }
+        inbound
+    }
+
+    /// Another super node's change is durable here. `news`: what is live now because of it.
+    pub(crate) fn on_stored(&self, at: Cursor, news: Option<&Arc<Verified>>) {
+        let mut state = self.lock();
+        state.hub.on_stored(at, news.map(AsRef::as_ref));
+        if let Some(manifest) = news {
+            let directory = state.hub.coordinator().directory(&manifest.function());
+            if directory.contains(&state.hub.federation().node()) {
+                state.peers.obtain(Arc::clone(manifest));
+            }
+        }
+        state.carry_out();
+        drop(state);
+        self.changes.send_replace(());
+    }
+
+    /// A pull ended.
+    pub(crate) fn on_pulled(&self, node: NodeId, known: Option<&[Cursor]>) {
+        self.with_peers(|federation, _| federation.on_pulled(node, known));
+    }
+
+    /// The next thing for the keeper to do.
+    pub(crate) fn next_todo(&self) -> Option<Todo> {
+        self.lock().peers.pop()
+    }
+
+    /// Says when there may be something for the keeper to do.
+    pub(crate) fn peers_wake(&self) -> Arc<Notify> {
+        self.lock().peers.wake()
+    }
+
+    /// The connection to a super node, if it is linked.
+    pub(crate) fn peer_connection(&self, node: &NodeId) -> Option<Connection> {
+        self.lock().peers.connection(node)
+    }
+
+    /// The connections to all super nodes that are linked.
+    pub(crate) fn peer_connections(&self) -> Vec<Connection> {
+        self.lock().peers.connections()
+    }
+
+    /// Where a super node is reached.
+    pub(crate) fn peer_address(&self, node: &NodeId) -> Option<String> {
+        self.lock().hub.federation().address(node).map(ToOwned::to_owned)
+    }
+
+    /// The super nodes that keep a function's directory, nearest first.
+    pub(crate) fn directory(&self, function: &FunctionId) -> Vec<NodeId> {
+        self.lock().hub.coordinator().directory(function)
+    }
+
+    /// Super nodes with hosts that can answer for a function.
+    pub(crate) fn sites(&self, function: &FunctionId) -> Vec<NodeId> {
+        self.lock()
+            .hub
+            .coordinator()
+            .sites(function)
+            .into_iter()
+            .collect()
+    }
+
+    fn with_peers(&self, event: impl FnOnce(&mut orb_protocol::federation::Federation, u64)) {
+        let now_ms = self.now_ms();
+        let mut state = self.lock();
+        state.hub.with_peers(|federation| event(federation, now_ms));
+        state.carry_out();
+    }
+
     fn drive<T>(&self, event: impl FnOnce(&mut Coordinator, u64) -> T) -> T {
         let now_ms = self.now_ms();
         let mut state = self.lock();
-        let outcome = event(&mut state.coordinator, now_ms);
+        let outcome = state.hub.with_hosts(|coordinator| event(coordinator, now_ms));
         state.carry_out();
         outcome
     }
@@ -174,26 +331,34 @@ impl Driver {
 }
 
 impl State {
-    /// Hands the coordinator's effects on. Returns whether a host was lost.
+    /// Hands the hub's effects on. Returns whether a host was lost.
     fn carry_out(&mut self) -> bool {
         let mut lost = false;
-        while let Some(effect) = self.coordinator.poll_effect() {
+        while let Some(effect) = self.hub.poll_effect() {
             match effect {
-                Effect::Assign(node, function) => self.push(node, Outgoing::Assign(function)),
-                Effect::Release(node, function) => self.push(node, Outgoing::Release(function)),
-                Effect::Notify(node, function) => self.push(node, Outgoing::Changed(function)),
-                Effect::Synced(node) => self.push(node, Outgoing::Synced),
-                Effect::Lost(node) => {
-                    lost = true;
-                    tracing::warn!(host = %node, "host lost: nothing was heard of it; its replicas are assigned elsewhere");
-                    if let Some(link) = self.links.remove(&node) {
-                        link.connection
-                            .close(close::LOST, "nothing was heard for too long");
-                    }
-                }
+                hub::Effect::Host(effect) => lost |= self.tell_host(effect),
+                hub::Effect::Peer(effect) => self.peers.carry_out(effect),
             }
         }
         lost
+    }
+
+    fn tell_host(&mut self, effect: Effect) -> bool {
+        match effect {
+            Effect::Assign(node, function) => self.push(node, Outgoing::Assign(function)),
+            Effect::Release(node, function) => self.push(node, Outgoing::Release(function)),
+            Effect::Notify(node, function) => self.push(node, Outgoing::Changed(function)),
+            Effect::Synced(node) => self.push(node, Outgoing::Synced),
+            Effect::Lost(node) => {
+                tracing::warn!(host = %node, "host lost: nothing was heard of it; its replicas are assigned elsewhere");
+                if let Some(link) = self.links.remove(&node) {
+                    link.connection
+                        .close(close::LOST, "nothing was heard for too long");
+                }
+                return true;
+            }
+        }
+        false
     }
 
     fn push(&self, node: NodeId, message: Outgoing) {
@@ -227,7 +392,9 @@ impl Registration {
         if !self.is_current(&state) {
             return None;
         }
-        let outcome = event(&mut state.coordinator, now_ms, node);
+        let outcome = state
+            .hub
+            .with_hosts(|coordinator| event(coordinator, now_ms, node));
         state.carry_out();
         drop(state);
         if wakes {
@@ -248,7 +415,7 @@ impl Drop for Registration {
         let mut state = self.driver.lock();
         if self.is_current(&state) {
             state.links.remove(&node);
-            state.coordinator.on_closed(node);
+            state.hub.with_hosts(|coordinator| coordinator.on_closed(node));
             state.carry_out();
             drop(state);
             tracing::info!(host = %node, "host left: its connection ended");

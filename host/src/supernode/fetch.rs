@@ -7,10 +7,11 @@ use bytes::Bytes;
 use orb_protocol::fault::{Fault, FaultKind};
 use orb_protocol::quic::body::BodyWriter;
 use orb_protocol::quic::frames::FrameError;
-use orb_protocol::wire::directory::{Fetch, Fetched};
+use orb_protocol::wire::directory::{Fetch, Fetched, LOCAL};
 use orb_protocol::wire::extension::Extensions;
 
 use super::connection::Exchange;
+use super::peers::artifacts;
 use super::{SuperNode, close, directory, faults};
 use crate::store::blocking;
 use crate::store::database::StoreError;
@@ -54,11 +55,17 @@ async fn open(node: &SuperNode, asked: &Fetch) -> Result<Arc<CheckedFile>, Fault
         .acquire()
         .await
         .map_err(|_| faults::of_store(&StoreError::Closed))?;
-    let file = node
-        .storage
-        .open_artifact(asked.artifact)
-        .await
-        .map_err(|error| faults::of_object(&error))?;
+    let mut file = node.storage.open_artifact(asked.artifact).await;
+    let missing = matches!(file, Err(ObjectError::Missing(_) | ObjectError::Damaged(_)));
+    // A host here shall hold what was deployed elsewhere.
+    if missing
+        && asked.extensions.get(LOCAL).is_none()
+        && node.storage.needs(asked.artifact).await
+        && artifacts::obtain(node, asked.artifact).await
+    {
+        file = node.storage.open_artifact(asked.artifact).await;
+    }
+    let file = file.map_err(|error| faults::of_object(&error))?;
     if asked.offset > file.len() {
         let (len, offset) = (file.len(), asked.offset);
         let message = format!("the artifact has {len} bytes, and {offset} are to be left out");

@@ -3,7 +3,8 @@
 //! - [`connection`]: a peer's connection; a task for each of its requests.
 //! - [`directory`], [`ready`], [`publish`], [`fetch`], [`relay`]: what peers ask for.
 //! - [`hosts`], [`outbox`]: control streams.
-//! - [`driver`]: gives the [`Coordinator`](orb_protocol::coordinator::Coordinator) its events, and
+//! - [`peers`]: other super nodes.
+//! - [`driver`]: gives the [`Hub`](orb_protocol::hub::Hub) its events, and
 //!   carries out what it decides.
 //! - [`storage`]: registry and artifacts. [`policy`], [`limits`]: who may, and how much. [`offences`]:
 //!   what peers did that they should not have.
@@ -18,6 +19,7 @@ mod hosts;
 mod limits;
 mod offences;
 mod outbox;
+mod peers;
 mod policy;
 mod publish;
 mod ready;
@@ -34,11 +36,14 @@ mod tests;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use orb_protocol::quic::{BindError, Endpoint, EndpointConfig};
+use orb_protocol::federation::record::{Record, VerifiedRecord};
+use orb_protocol::hub::Hub;
+use orb_protocol::quic::{BindError, Endpoint, EndpointConfig, SuperAddr};
 use orb_protocol::relay::RelayLimits;
+use orb_protocol::wire::extension::Extensions;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -77,6 +82,10 @@ pub(crate) struct SuperNode {
     waiting: Semaphore,
     /// KiB of memory for artifacts that are examined.
     examined_kib: Semaphore,
+    /// Places for artifacts that are fetched from other super nodes.
+    obtains: Semaphore,
+    /// What other super nodes said of who can answer.
+    remembered: peers::remote::Remembered,
     /// Places for artifacts that are checked before they are sent.
     checks: Semaphore,
     offences: Offences,
@@ -90,7 +99,7 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
     let path = config.data.clone();
     // Before anything is made: a port that is taken leaves the folder as it was.
     probe(config.listen)?;
-    let (dir, storage, driver) = blocking(move || open(&path)).await?;
+    let (dir, storage) = blocking(move || open(&path)).await?;
     let endpoint = match bind(&config, &dir) {
         Ok(endpoint) => endpoint,
         Err(error) => {
@@ -104,6 +113,9 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
             return Err(error);
         }
     };
+    let address = reachable(endpoint.local_addr()?);
+    let record = record(&dir, config.public.clone().unwrap_or_else(|| address.to_string()))?;
+    let (storage, driver) = blocking(move || load(storage, record)).await?;
     let connections = Connections::new(config.address_connections_max);
     let node = Arc::new(SuperNode {
         endpoint: endpoint.clone(),
@@ -114,27 +126,54 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
         publishes: Arc::new(Semaphore::new(publish::PUBLISHES_MAX)),
         waiting: Semaphore::new(ready::WAITING_MAX),
         examined_kib: Semaphore::new(publish::EXAMINED_KIB_MAX),
+        obtains: Semaphore::new(peers::artifacts::OBTAINS_MAX),
+        remembered: peers::remote::Remembered::default(),
         checks: Semaphore::new(fetch::CHECKS_MAX),
         offences: Offences::default(),
     });
-    let address = format!("{}@{}", endpoint.node_id(), reachable(endpoint.local_addr()?));
+    let address = format!("{}@{address}", endpoint.node_id());
     dir.write_address(&address)?;
     tracing::info!(%address, data = %dir.path().display(), "super node ready");
-    let peers = serve(&node, &connections, &mut shutdown).await;
+    let peers = serve(&node, &connections, config.peers, &mut shutdown).await;
     end(node, peers, dir).await
 }
 
-fn open(path: &std::path::Path) -> anyhow::Result<(DataDir, Storage, Arc<Driver>)> {
+fn open(path: &std::path::Path) -> anyhow::Result<(DataDir, Storage)> {
     let dir = DataDir::open(path, Role::Super)?;
     let storage = Storage::open(&dir)?;
-    let driver = Driver::new();
+    Ok((dir, storage))
+}
+
+/// Takes up what is stored: the registry, and who else there is.
+fn load(storage: Storage, record: VerifiedRecord) -> anyhow::Result<(Storage, Arc<Driver>)> {
+    let (clock, members) = storage.federation()?;
+    let driver = Driver::new(Hub::new(record, storage.log(), clock));
     let mut functions = 0u64;
     storage.all_live(|manifest| {
         functions += 1;
         driver.on_manifest(&manifest);
     })?;
+    for member in members {
+        if let Ok(member) = VerifiedRecord::verify(member) {
+            driver.on_record(None, member);
+        }
+    }
     tracing::info!(functions, "registry loaded");
-    Ok((dir, storage, driver))
+    Ok((storage, driver))
+}
+
+/// This node's record: a new one with each start, which others prefer to the one before.
+fn record(dir: &DataDir, address: String) -> anyhow::Result<VerifiedRecord> {
+    let key = dir.node_key()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let record = Record {
+        node: key.id(),
+        addresses: vec![address],
+        number: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+        extensions: Extensions::none(),
+    };
+    VerifiedRecord::verify(record.sign(&key)).context("the address of this super node is too long")
 }
 
 /// Fails if an address that was asked for cannot be bound now.
@@ -208,9 +247,11 @@ fn reachable(local: SocketAddr) -> SocketAddr {
 async fn serve(
     node: &Arc<SuperNode>,
     connections: &Arc<Connections>,
+    seeds: Vec<SuperAddr>,
     shutdown: &mut Shutdown,
 ) -> JoinSet<()> {
     let mut peers = JoinSet::new();
+    peers.spawn(peers::keeper::run(Arc::clone(node), seeds));
     let counted = Arc::clone(node);
     peers.spawn(keep_reporting(node.endpoint.clone(), move || {
         counted.offences.numbers()

@@ -19,6 +19,8 @@ pub(crate) struct Offences {
     pub(crate) hosts_cut_off: Counter,
     /// Requests refused by policy, quota or rate.
     pub(crate) publishes_refused: Counter,
+    /// Changes and records from super nodes that did not verify.
+    pub(crate) peers_unverified: Counter,
 }
 
 impl Offences {
@@ -49,6 +51,7 @@ impl Offences {
             ("readers_stopped", self.readers_stopped.get()),
             ("hosts_cut_off", self.hosts_cut_off.get()),
             ("publishes_refused", self.publishes_refused.get()),
+            ("peers_unverified", self.peers_unverified.get()),
         ]
     }
 }

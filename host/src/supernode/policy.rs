@@ -16,6 +16,7 @@ const INVITE_BYTES_MAX: usize = 1_024;
 pub(crate) struct Policy {
     owners: Gate<OwnerId>,
     hosts: Gate<NodeId>,
+    peers: Gate<NodeId>,
     /// What one owner may use.
     pub(crate) owner_limits: OwnerLimits,
     /// The longest artifact that is taken, in bytes.
@@ -37,6 +38,7 @@ impl Policy {
         Self {
             owners: Gate::new(&config.owners),
             hosts: Gate::new(&config.hosts),
+            peers: Gate::new(&config.peers()),
             owner_limits: OwnerLimits {
                 functions: config.owner_functions_max.into(),
                 bytes: config.owner_bytes_max,
@@ -72,6 +74,22 @@ impl Policy {
         admitted
             .map(drop)
             .map_err(|rule| rule.refusal("host", &node.short(), "host"))
+    }
+
+    /// Whether a super node may be linked.
+    ///
+    /// # Errors
+    /// [`FaultKind::Refused`], naming the rule.
+    pub(crate) fn admit_peer(&self, node: &NodeId) -> Result<(), Fault> {
+        let admitted = self.peers.admits(node, None);
+        admitted.map(drop).map_err(|_| {
+            let message = format!(
+                "super node {} is not one that this super node links with",
+                node.short()
+            );
+            Fault::new(FaultKind::Refused, message)
+                .help("its operator can name it with --peer, or let everybody in with --open-peers")
+        })
     }
 
     /// Whether an artifact of this length is taken.

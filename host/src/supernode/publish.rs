@@ -10,17 +10,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use orb_protocol::fault::{Fault, FaultKind};
 use orb_protocol::head::SignedHead;
-use orb_protocol::id::ArtifactHash;
+use orb_protocol::id::{ArtifactHash, NodeId};
 use orb_protocol::manifest::{Action, Kind, ManifestError, Publish, Verified, Version};
 use orb_protocol::quic::body::BodyReader;
 use orb_protocol::quic::frames::FrameError;
 use orb_protocol::registry::{Merge, compare};
 use orb_protocol::wire::directory::{INVITE, PublishStep, Published};
 use orb_protocol::wire::extension::Extensions;
+use orb_protocol::wire::federation::{Cursor, RegistryChange};
 use orb_protocol::wire::{directory, undecodable};
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::connection::{Exchange, Peer};
+use super::peers::artifacts;
 use super::storage::Pin;
 use super::{SuperNode, faults};
 use crate::store::blocking;
@@ -78,7 +80,7 @@ pub(crate) async fn publish(
         None => None,
         Some(wanted) => {
             let pin = node.storage.pin(wanted.artifact).await;
-            if !is_here(node, wanted).await? {
+            if !is_here(node, wanted).await? && !is_elsewhere(node, wanted).await? {
                 exchange
                     .reply(Ok(step(true)))
                     .await
@@ -199,6 +201,11 @@ async fn is_here(node: &SuperNode, wanted: &Publish) -> Result<bool, Fault> {
     }
 }
 
+/// Whether another super node had the artifact, as after a deploy there: then it is here now.
+async fn is_elsewhere(node: &SuperNode, wanted: &Publish) -> Result<bool, Fault> {
+    Ok(artifacts::obtain(node, wanted.artifact).await && is_here(node, wanted).await?)
+}
+
 /// Takes the artifact's bytes in, to a temporary file.
 async fn upload(node: &SuperNode, wanted: &Publish, exchange: &mut Exchange) -> Result<ObjectWriter, Fault> {
     let reading = async {
@@ -295,13 +302,20 @@ async fn record(
         by_invitation,
     } = candidate;
     let limits = node.policy.owner_limits;
-    let recorded = node.storage.record(&manifest, head, limits, by_invitation).await;
+    let recorded = node
+        .storage
+        .record(&manifest, head.clone(), limits, by_invitation)
+        .await;
+    let mut published = None;
     drop(pin);
     if recorded.is_err() {
         tell_if_stored(&node, &manifest).await;
     }
     match recorded.map_err(|error| faults::of_store(&error))? {
-        Recorded::Stored { before, .. } => log(&manifest, before.as_deref(), uploaded),
+        Recorded::Stored { before, at, .. } => {
+            log(&manifest, before.as_deref(), uploaded);
+            published = at;
+        }
         Recorded::Same => {}
         // Another device was faster.
         Recorded::Older(live) => return Err(older(&live, manifest.version())),
@@ -310,7 +324,7 @@ async fn record(
                 .help("decommission functions that are not needed, or ask the operator for more"));
         }
     }
-    let (assigned, shortage) = node.driver.on_manifest(&manifest);
+    let (assigned, shortage) = tell(&node, &manifest, head, published);
     drop(place);
     Ok(Published {
         version: manifest.version(),
@@ -318,6 +332,27 @@ async fn record(
         note: shortage.unwrap_or_default(),
         extensions: Extensions::none(),
     })
+}
+
+/// Tells hosts and other super nodes of a revision that was stored. Returns who was told to hold it, and
+/// why there are fewer than wanted.
+fn tell(
+    node: &SuperNode,
+    manifest: &Verified,
+    head: SignedHead,
+    at: Option<Cursor>,
+) -> (Vec<NodeId>, Option<String>) {
+    let Some(at) = at else {
+        node.driver.on_manifest(manifest);
+        return node.driver.placed(&manifest.function());
+    };
+    let change = RegistryChange {
+        at,
+        manifest: manifest.signed().clone(),
+        head,
+        extensions: Extensions::none(),
+    };
+    node.driver.on_published(manifest, &change)
 }
 
 /// A revision that was not acknowledged may be stored all the same, if it was the last sync that failed.

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use orb_protocol::fault::Fault;
 use orb_protocol::id::FunctionId;
-use orb_protocol::wire::directory::{ReadyReport, WaitReady};
+use orb_protocol::wire::directory::{LOCAL, ReadyReport, WaitReady};
+use orb_protocol::wire::extension::Extensions;
 use tokio::time::Instant;
 
+use super::peers::remote;
 use super::{SuperNode, directory, faults};
 
 /// The longest wait that is granted. Whoever wants more asks again.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How much longer another super node may take to say that the time is over.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How many may wait at once: each is asked anew after every change, so they cost time, not memory.
 pub(crate) const WAITING_MAX: usize = 1_024;
 /// Hosts that are named in a report, in each of its lists: four times what a function may ask for.
@@ -27,6 +31,9 @@ pub(crate) async fn wait(node: &SuperNode, asked: &WaitReady) -> Result<ReadyRep
     if asked.count > 0 {
         check_live(node, asked.function).await?;
     }
+    if let Some(report) = first_waits(node, asked).await {
+        return Ok(report);
+    }
     let until = Instant::now() + Duration::from_millis(asked.wait_ms.into()).min(WAIT_MAX);
     let mut changes = node.driver.changes();
     loop {
@@ -40,6 +47,26 @@ pub(crate) async fn wait(node: &SuperNode, asked: &WaitReady) -> Result<ReadyRep
             return Ok(shortened(report));
         }
     }
+}
+
+/// Has the super node wait that places the function, if that is another one: it hears of all replicas.
+async fn first_waits(node: &SuperNode, asked: &WaitReady) -> Option<ReadyReport> {
+    // Nothing is waited for: it is this node's hosts that are asked about.
+    if asked.count == 0 {
+        return None;
+    }
+    let first = directory::first_elsewhere(node, asked.function, &asked.extensions)?;
+    let wait = Duration::from_millis(asked.wait_ms.into()).min(WAIT_MAX) + ANSWER_MAX;
+    let asked = WaitReady {
+        extensions: Extensions::none().with(LOCAL, Vec::new()),
+        ..asked.clone()
+    };
+    let answer = remote::ask_super(node, &first, asked.into(), wait).await?;
+    answer
+        .inspect_err(
+            |fault| tracing::debug!(super_node = %first, %fault, "hosts could not be waited for there"),
+        )
+        .ok()
 }
 
 async fn check_live(node: &SuperNode, function: FunctionId) -> Result<(), Fault> {

@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use orb_protocol::federation::clock::Clock;
 use orb_protocol::head::SignedHead;
-use orb_protocol::id::{ArtifactHash, FunctionId, OwnerId};
+use orb_protocol::id::{ArtifactHash, FunctionId, NodeId, OwnerId};
 use orb_protocol::manifest::{SignedManifest, Verified, Version};
+use orb_protocol::wire::federation::{Cursor, LogId, SignedRecord};
 
 use crate::store::blocking;
+use crate::store::changes::{ChangeTables, Page};
 use crate::store::committer::Committer;
-use crate::store::database::{Database, StoreError};
+use crate::store::database::{Database, StoreError, TxnError};
 use crate::store::datadir::DataDir;
 use crate::store::objects::{CheckedFile, ObjectError, ObjectStore, ObjectWriter};
 use crate::store::registry::{OwnerLimits, OwnerUse, Recorded, RegistryTables, artifact_of};
@@ -32,8 +35,8 @@ pub(crate) enum OpenError {
     /// The artifacts.
     #[error(transparent)]
     Objects(#[from] ObjectError),
-    /// No thread.
-    #[error("no thread can be started: {0}")]
+    /// No thread, or no randomness.
+    #[error("the system gives no thread or no randomness: {0}")]
     Thread(#[from] std::io::Error),
 }
 
@@ -43,6 +46,7 @@ pub(crate) struct Storage {
     database: Arc<Database>,
     committer: Committer,
     shelf: Arc<Shelf>,
+    log: LogId,
     live: Mutex<LiveCache>,
 }
 
@@ -82,6 +86,7 @@ impl Storage {
         }
         let database = Arc::new(Database::open(&dir.database())?);
         RegistryTables::prepare(&database)?;
+        let log = ChangeTables::prepare(&database, fresh_log()?)?;
         let shelf = Arc::new(Shelf {
             database: Arc::clone(&database),
             objects: ObjectStore::open(&dir.objects())?,
@@ -92,8 +97,23 @@ impl Storage {
             committer: Committer::start(Arc::clone(&database))?,
             database,
             shelf,
+            log,
             live: Mutex::default(),
         })
+    }
+
+    /// The id of this node's own log of changes.
+    pub(crate) fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// What this node knows of all logs, and the records of other super nodes. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn federation(&self) -> Result<(Clock, Vec<SignedRecord>), StoreError> {
+        let read = |txn: &redb::ReadTransaction| Ok((ChangeTables::clock(txn)?, ChangeTables::members(txn)?));
+        self.database.read(read)
     }
 
     /// Gives every live manifest to `each`. Blocks.
@@ -142,11 +162,88 @@ impl Storage {
         limits: OwnerLimits,
         invited: bool,
     ) -> Result<Recorded, StoreError> {
+        let (new, log) = (Arc::clone(manifest), self.log);
+        let write = move |txn: &redb::WriteTransaction| {
+            let mut recorded = RegistryTables::record(txn, &new, &head, &limits, invited)?;
+            if let Recorded::Stored { at, .. } = &mut recorded {
+                *at = Some(ChangeTables::append(txn, log, &new.function())?);
+            }
+            Ok(recorded)
+        };
+        self.join(manifest, write).await
+    }
+
+    /// Joins another super node's change into the registry, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it will be pulled then.
+    pub(crate) async fn take_in(
+        &self,
+        manifest: &Arc<Verified>,
+        head: SignedHead,
+        at: Cursor,
+    ) -> Result<Recorded, StoreError> {
         let new = Arc::clone(manifest);
-        let recorded = self
-            .committer
-            .write(move |txn| RegistryTables::record(txn, &new, &head, &limits, invited))
-            .await;
+        let write = move |txn: &redb::WriteTransaction| {
+            let recorded = RegistryTables::record(txn, &new, &head, &OwnerLimits::NONE, false)?;
+            if let Recorded::Stored { .. } = &recorded {
+                ChangeTables::note(txn, at, &new.function())?;
+            }
+            ChangeTables::raise_next(txn, at)?;
+            Ok(recorded)
+        };
+        self.join(manifest, write).await
+    }
+
+    /// Notes that everything up to these cursors is known.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn raise(&self, known: Vec<Cursor>) -> Result<(), StoreError> {
+        let raise = move |txn: &redb::WriteTransaction| ChangeTables::raise(txn, &known);
+        self.committer.write(raise).await
+    }
+
+    /// What this node knows of all logs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn clock(&self) -> Result<Clock, StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || database.read(ChangeTables::clock)).await
+    }
+
+    /// See [`ChangeTables::missing`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn missing(
+        &self,
+        known: Clock,
+        until: Clock,
+        from: Option<Cursor>,
+    ) -> Result<Page, StoreError> {
+        let database = Arc::clone(&self.database);
+        let read = move || database.read(|txn| ChangeTables::missing(txn, &known, &until, from));
+        blocking(read).await
+    }
+
+    /// Keeps another super node's record across restarts.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn keep_member(&self, node: NodeId, record: SignedRecord) -> Result<(), StoreError> {
+        let keep = move |txn: &redb::WriteTransaction| ChangeTables::keep_member(txn, &node, &record);
+        self.committer.write(keep).await
+    }
+
+    /// Has a manifest joined into the registry, and removes what that makes superfluous.
+    async fn join(
+        &self,
+        manifest: &Arc<Verified>,
+        write: impl FnMut(&redb::WriteTransaction) -> Result<Recorded, TxnError> + Send + 'static,
+    ) -> Result<Recorded, StoreError> {
+        let recorded = self.committer.write(write).await;
         // After an error too: what the disk would not confirm may be there all the same.
         lock(&self.live).forget(&manifest.function());
         let recorded = recorded?;
@@ -209,6 +306,13 @@ impl Storage {
     pub(crate) async fn owner_use(&self, owner: OwnerId) -> Result<OwnerUse, StoreError> {
         let database = Arc::clone(&self.database);
         blocking(move || database.read(|txn| RegistryTables::owner_use(txn, &owner))).await
+    }
+
+    /// Whether any function needs an artifact.
+    pub(crate) async fn needs(&self, artifact: ArtifactHash) -> bool {
+        let database = Arc::clone(&self.database);
+        let read = move || database.read(|txn| RegistryTables::is_needed(txn, &artifact));
+        blocking(read).await.unwrap_or(false)
     }
 
     /// Keeps an artifact from being removed, whether it is here already or not.
@@ -382,6 +486,12 @@ impl LiveCache {
         self.changes += 1;
         self.manifests.remove(function);
     }
+}
+
+fn fresh_log() -> std::io::Result<LogId> {
+    let mut log = LogId::default();
+    getrandom::fill(&mut log)?;
+    Ok(log)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

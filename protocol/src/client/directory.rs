@@ -258,6 +258,7 @@ impl Inner {
             );
             return Err(Fault::new(FaultKind::Decommissioned, message));
         }
+        resolved.hosts.iter().for_each(|hint| self.hosts.learn(hint));
         let resolution = Arc::new(Resolution {
             manifest,
             hosts: resolved.hosts,

@@ -9,14 +9,19 @@ use super::error::{Broken, not_connected};
 use super::exchange;
 use super::memory::Recent;
 use super::slot::Slot;
-use super::uplink::Uplink;
+use super::uplink::{Uplink, connect_one};
 use crate::fault::{Fault, FaultKind};
 use crate::id::NodeId;
-use crate::quic::{Connection, Endpoint, Hold};
+use crate::quic::{Connection, Endpoint, Hold, SuperAddr};
+use crate::wire::directory::{HostHint, VIA};
 use crate::wire::{Info, NodeInfo};
 
 /// Hosts whose connections are kept: about 30 KiB each. QUIC's idle timeout ends those not used.
 const HOSTS_MAX: usize = 256;
+/// Other super nodes whose connections are kept, for the sake of the hosts that are connected there.
+const SUPERS_MAX: usize = 64;
+/// Hosts of which it is remembered where they are connected: about 200 bytes each.
+const PLACES_MAX: usize = 4_096;
 /// How long a connection to a host may take, and the proof that one is still there: a few round trips
 /// around the world, and little enough that a host that was killed costs little.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -85,6 +90,9 @@ impl HostConnection {
 pub(super) struct Hosts {
     endpoint: Endpoint,
     slots: Mutex<Recent<NodeId, Arc<Slot<HostConnection>>>>,
+    /// Super nodes of hosts that are not connected to this client's own.
+    places: Mutex<Recent<NodeId, SuperAddr>>,
+    supers: Mutex<Recent<NodeId, Arc<Slot<Connection>>>>,
 }
 
 impl Hosts {
@@ -92,6 +100,19 @@ impl Hosts {
         Self {
             endpoint,
             slots: Mutex::new(Recent::new(HOSTS_MAX)),
+            places: Mutex::new(Recent::new(PLACES_MAX)),
+            supers: Mutex::new(Recent::new(SUPERS_MAX)),
+        }
+    }
+
+    /// Remembers at which super node a host is, as a super node says.
+    pub(super) fn learn(&self, hint: &HostHint) {
+        let via = hint.extensions.get(VIA);
+        let via = via.and_then(|via| std::str::from_utf8(via).ok()?.parse::<SuperAddr>().ok());
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        match via {
+            Some(via) => places.put(hint.node, via),
+            None => places.remove(&hint.node),
         }
     }
 
@@ -146,8 +167,37 @@ impl Hosts {
         slot
     }
 
+    /// The connection to the super node by way of which a host is reached.
+    async fn via(&self, host: &NodeId, uplink: &Uplink) -> Result<Connection, Fault> {
+        let place = {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            places.get(host).cloned()
+        };
+        let Some(address) = place else {
+            return uplink.connection().await;
+        };
+        let slot = {
+            let mut supers = self.supers.lock().unwrap_or_else(PoisonError::into_inner);
+            match supers.get(&address.id()) {
+                Some(slot) => Arc::clone(slot),
+                None => {
+                    let slot = Arc::<Slot<_>>::default();
+                    supers.put(address.id(), Arc::clone(&slot));
+                    slot
+                }
+            }
+        };
+        let dial = || connect_one(&self.endpoint, &address);
+        let connected = timeout(CONNECT_TIMEOUT, slot.get(|c| !c.is_closed(), dial)).await;
+        let (connection, _) = connected.unwrap_or_else(|_| {
+            let message = "the host's super node does not answer";
+            Err(Fault::new(FaultKind::NoLiveHost, message))
+        })?;
+        Ok(connection)
+    }
+
     async fn dial(&self, host: NodeId, uplink: &Uplink) -> Result<HostConnection, Fault> {
-        let via = uplink.connection().await?;
+        let via = self.via(&host, uplink).await?;
         let dial = async {
             let connected = self.endpoint.connect_relayed(host, &via).await;
             connected.map_err(|error| Broken::Fault(not_connected(error)))

@@ -111,7 +111,7 @@ async fn connect_any(endpoint: &Endpoint, super_nodes: &[SuperAddr]) -> Result<C
 }
 
 /// Tries the addresses that a super node's host name stands for, one after the other.
-async fn connect_one(endpoint: &Endpoint, address: &SuperAddr) -> Result<Connection, Fault> {
+pub(super) async fn connect_one(endpoint: &Endpoint, address: &SuperAddr) -> Result<Connection, Fault> {
     let addresses = address
         .resolve()
         .await

@@ -23,6 +23,9 @@ pub const HOLDING_MAX: usize = 1_000;
 /// The most run times in one [`Beat`].
 pub const RUN_TIMES_MAX: usize = 256;
 
+/// The extension of [`Offer`] with which a host asks to hear only of functions that it holds. Empty.
+pub const HOLDINGS_ONLY: u16 = 1;
+
 /// A host's first message: what it offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {

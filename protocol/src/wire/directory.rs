@@ -20,6 +20,13 @@ pub const NOTE: u16 = 1;
 /// UTF-8.
 pub const INVITE: u16 = 2;
 
+/// The extension of [`HostHint`] that names the host's super node, if it is another one than the one that
+/// answers: `NODEID@host:port`. A session with the host is opened there. UTF-8.
+pub const VIA: u16 = 1;
+/// The extension of [`Resolve`], [`Inspect`], [`WaitReady`] and [`Fetch`] between super nodes: answer from what is
+/// here, and ask no other one. Empty.
+pub const LOCAL: u16 = 3;
+
 /// Asks for a function's live manifest and the hosts to call. Answer: [`Resolved`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolve {

@@ -14,6 +14,7 @@ pub mod codec;
 pub mod control;
 pub mod directory;
 pub mod extension;
+pub mod federation;
 pub mod relay;
 pub mod tagged;
 
@@ -59,6 +60,16 @@ wire_enum! {
         12 => Attach(call::Attach),
         /// Anybody to anybody: who are you.
         13 => Info(Info),
+        /// Super node to super node: let us be linked; opens the link.
+        20 => Peer(federation::Peer),
+        /// Super node to super node: what changed beyond what I know.
+        21 => Changes(federation::Changes),
+        /// Super node to super node: what do our registries not have in common.
+        22 => Reconcile(federation::Reconcile),
+        /// Super node to super node: these live manifests.
+        23 => Wanted(federation::Wanted),
+        /// Super node to super node: who has hosts of a function.
+        24 => Locate(federation::Locate),
     }
 }
 

@@ -1,0 +1,15 @@
+//! Other super nodes.
+//!
+//! - [`links`]: who is linked, and what waits to be sent and done.
+//! - [`link`]: one link, from its first message to its end.
+//! - [`keeper`]: does what the federation wants done: dials, pulls, keeps records.
+//! - [`sync`]: changes that somebody has missed, both sides of it.
+//! - [`artifacts`]: fetches artifacts from them.
+//! - [`remote`]: asks other super nodes on behalf of a client.
+
+pub(super) mod artifacts;
+pub(super) mod keeper;
+pub(super) mod link;
+pub(super) mod links;
+pub(super) mod remote;
+pub(super) mod sync;

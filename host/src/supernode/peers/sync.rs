@@ -1,0 +1,128 @@
+//! Changes that somebody has missed: asking for them, and sending them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orb_protocol::federation::clock::Clock;
+use orb_protocol::id::NodeId;
+use orb_protocol::manifest::{ManifestError, Verified};
+use orb_protocol::quic::frames::{FrameError, read_message_within, write_message};
+use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
+use orb_protocol::wire::extension::Extensions;
+use orb_protocol::wire::federation::{CURSORS_MAX, Changes, ChangesPage, Cursor, RegistryChange};
+use orb_protocol::wire::{Reply, Request};
+
+use super::super::connection::Exchange;
+use super::super::{SuperNode, faults};
+use crate::store::database::StoreError;
+use crate::store::registry::Recorded;
+
+/// How long the other side may take for the next page.
+const PAGE_MAX: Duration = Duration::from_secs(20);
+
+/// Why changes were not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SyncError {
+    #[error("the super node is not linked any more")]
+    NotLinked,
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Said(orb_protocol::fault::Fault),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error("the head that came with a manifest is not its own")]
+    Head,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Verifies a change and joins it into the registry, durably. Returns its manifest if it is live now.
+pub(crate) async fn take_in(
+    node: &SuperNode,
+    change: RegistryChange,
+) -> Result<Option<Arc<Verified>>, SyncError> {
+    let manifest = Arc::new(change.manifest.verify()?);
+    change.head.verify_for(&manifest).map_err(|_| SyncError::Head)?;
+    let recorded = node.storage.take_in(&manifest, change.head, change.at).await?;
+    Ok(matches!(recorded, Recorded::Stored { .. }).then_some(manifest))
+}
+
+/// Fetches from a super node what is not known here. Returns what is known then.
+pub(crate) async fn pull(node: &Arc<SuperNode>, from: NodeId) -> Result<Vec<Cursor>, SyncError> {
+    let connection = node.driver.peer_connection(&from).ok_or(SyncError::NotLinked)?;
+    let (mut send, mut recv) = connection.open_bi().await.map_err(FrameError::Lost)?;
+    let known = node.storage.clock().await?;
+    let request = Changes {
+        known: known.cursors(),
+        extensions: Extensions::none(),
+    };
+    write_message(&mut send, &Request::from(request)).await?;
+    let _ = send.finish();
+    let reply: Reply = read_message_within(&mut recv, MESSAGE_LEN_MAX, PAGE_MAX).await?;
+    let mut page: ChangesPage = reply.into_result().map_err(SyncError::Said)?;
+    let mut count = 0u64;
+    loop {
+        for change in page.changes {
+            count += 1;
+            let at = change.at;
+            if let Some(manifest) = take_in(node, change).await? {
+                node.driver.on_stored(at, Some(&manifest));
+            }
+        }
+        if page.last {
+            break;
+        }
+        page = read_message_within(&mut recv, MESSAGE_LEN_MAX, PAGE_MAX).await?;
+    }
+    page.known.truncate(CURSORS_MAX);
+    node.storage.raise(page.known.clone()).await?;
+    tracing::debug!(super_node = %from, count, "changes pulled");
+    Ok(page.known)
+}
+
+/// Sends a super node what it lacks.
+pub(crate) async fn send(
+    node: &SuperNode,
+    asked: Changes,
+    exchange: &mut Exchange,
+) -> Result<(), FrameError> {
+    let known = Clock::from_cursors(asked.known.into_iter().take(CURSORS_MAX));
+    // Read before the changes: what comes later is told on the link.
+    let until = match node.storage.clock().await {
+        Ok(until) => until,
+        Err(error) => return exchange.reply::<ChangesPage>(Err(faults::of_store(&error))).await,
+    };
+    let (mut from, mut first) = (None, true);
+    loop {
+        let page = match node.storage.missing(known.clone(), until.clone(), from).await {
+            Ok(page) => page,
+            Err(error) if first => {
+                return exchange.reply::<ChangesPage>(Err(faults::of_store(&error))).await;
+            }
+            // Not the end that the other side waits for.
+            Err(error) => {
+                tracing::error!(%error, "changes could not be read to their end");
+                return Ok(());
+            }
+        };
+        let last = page.next.is_none();
+        let message = ChangesPage {
+            changes: page.changes,
+            known: if last { until.cursors() } else { Vec::new() },
+            last,
+            extensions: Extensions::none(),
+        };
+        if std::mem::take(&mut first) {
+            exchange.reply(Ok(message)).await?;
+        } else {
+            tokio::time::timeout(PAGE_MAX, write_message(&mut exchange.send, &message))
+                .await
+                .unwrap_or(Err(FrameError::TimedOut(PAGE_MAX)))?;
+        }
+        if last {
+            return Ok(());
+        }
+        from = page.next;
+    }
+}
