@@ -154,6 +154,10 @@ pub struct Coordinator {
     unconfirmed: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Hosts that are connected here.
     hosts_here: usize,
+    /// Those of them that want to hear of everything.
+    listeners: BTreeSet<NodeId>,
+    /// How many hosts each failure domain has.
+    domains: BTreeMap<FailureDomain, usize>,
     effects: VecDeque<Effect>,
     news: VecDeque<News>,
 }
@@ -217,13 +221,41 @@ impl Coordinator {
         for host in self.early.remove(&function).unwrap_or_default() {
             self.assign_here(function, host);
         }
-        let assigned = self.assigned(&function);
-        let holds = |node| self.replicas.get(&function).is_some_and(|r| r.contains_key(node));
-        let others = self.hosts.iter().filter(|(node, host)| {
-            host.local && host.live && !assigned.contains(node) && (host.hears_all || holds(node))
-        });
-        let notices: Vec<Effect> = others.map(|(&node, _)| Effect::Notify(node, function)).collect();
-        self.effects.extend(notices);
+        self.notify(function);
+    }
+
+    /// Tells hosts here of a function that others hold, or that they hold without having to.
+    fn notify(&mut self, function: FunctionId) {
+        let mut whom = self.listeners.clone();
+        whom.extend(self.replicas.get(&function).into_iter().flat_map(BTreeMap::keys));
+        for node in whom {
+            let here = self.hosts.get(&node).is_some_and(|host| host.local && host.live);
+            if here && !self.assigned(&function).contains(&node) {
+                self.effects.push_back(Effect::Notify(node, function));
+            }
+        }
+    }
+
+    /// Keeps a host in mind.
+    fn insert(&mut self, node: NodeId, host: Host) {
+        if host.local && host.hears_all {
+            self.listeners.insert(node);
+        }
+        *self.domains.entry(host.domain.clone()).or_default() += 1;
+        self.hosts.insert(node, host);
+    }
+
+    /// Strikes a host; what it holds is left to the caller.
+    fn remove(&mut self, node: &NodeId) -> Option<Host> {
+        let host = self.hosts.remove(node)?;
+        self.listeners.remove(node);
+        if let Some(count) = self.domains.get_mut(&host.domain) {
+            *count -= 1;
+            if *count == 0 {
+                self.domains.remove(&host.domain);
+            }
+        }
+        Some(host)
     }
 
     /// A host has authenticated and registered; an older registration of the same id is replaced.
@@ -240,7 +272,7 @@ impl Coordinator {
         // What it held is told anew. Its assignments stay: a connection that broke and came back
         // moves nothing.
         let mut sites = Vec::new();
-        if let Some(old) = self.hosts.remove(&node) {
+        if let Some(old) = self.remove(&node) {
             for function in old.holds {
                 self.erase(&node, &function);
             }
@@ -267,7 +299,7 @@ impl Coordinator {
             failure_permille: 0,
             holds: BTreeSet::new(),
         };
-        self.hosts.insert(node, host);
+        self.insert(node, host);
         Ok(())
     }
 
@@ -578,7 +610,8 @@ impl Coordinator {
         let chosen = match &desired.wish {
             Some(wish) => {
                 let records = self.replicas.get(&function);
-                let candidates = self.hosts.iter().filter(|(node, host)| {
+                let nearest = placement::by_distance(&function, &self.hosts);
+                let candidates = nearest.filter(|(node, host)| {
                     let record = records.and_then(|r| r.get(node));
                     let holds = record.is_some_and(|r| r.ready && r.version == desired.version);
                     let refused = record.is_some_and(|r| r.refused.is_some());
@@ -587,7 +620,8 @@ impl Coordinator {
                 placement::choose(
                     &function,
                     wish.replicas,
-                    candidates.map(|(node, host)| (*node, &host.domain)),
+                    self.domains.len(),
+                    candidates.map(|(node, host)| (node, &host.domain)),
                 )
             }
             None => Vec::new(),
@@ -739,12 +773,13 @@ impl Coordinator {
             self.forget(node);
         } else {
             (host.local, host.closed, host.draining) = (false, false, false);
+            self.listeners.remove(node);
         }
     }
 
     /// Strikes a host from everything and finds others for what it held.
     fn forget(&mut self, node: &NodeId) {
-        let Some(host) = self.hosts.remove(node) else {
+        let Some(host) = self.remove(node) else {
             return;
         };
         for function in host.holds {

@@ -114,7 +114,10 @@ impl Hub {
     /// A peer said something on its link.
     pub fn on_message(&mut self, now_ms: u64, node: NodeId, message: PeerMessage) -> Inbound {
         match message {
-            PeerMessage::Members(members) => return Inbound::Records(members.records),
+            PeerMessage::Members(mut members) => {
+                members.records.retain(|record| !self.federation.is_known(record));
+                return Inbound::Records(members.records);
+            }
             PeerMessage::Changed(change) if self.federation.is_own_log(&node, &change.at.log) => {
                 return Inbound::Change(Box::new(change));
             }
@@ -130,10 +133,8 @@ impl Hub {
                 }
             }
             PeerMessage::Beat(beat) => {
-                let was_even = self.federation.is_even(&node);
-                self.federation.on_beat(now_ms, node, &beat);
                 // What was said of functions that it did not know yet was said in vain.
-                if !was_even && self.federation.is_even(&node) {
+                if self.federation.on_beat(now_ms, node, &beat) {
                     self.brief(node);
                 }
             }

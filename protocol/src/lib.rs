@@ -48,5 +48,7 @@ pub mod keyfile;
 )]
 pub mod quic;
 
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,7 @@
 //! every super node that knows the same hosts computes the same assignment, and a host that comes or
 //! goes moves only the replicas that are nearest to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -81,32 +81,111 @@ pub fn nearest<'a>(
 /// Chooses at most `replicas` of the candidates for a function, nearest first.
 ///
 /// One pass takes the nearest host of each failure domain; if that is not enough, a second pass
-/// fills up with the nearest of the rest.
+/// fills up with the nearest of the rest. The candidates come nearest first ([`by_distance`]) and are looked
+/// at only as far as it takes: until there are enough, or one of each of `domains` was seen.
 pub fn choose<'a>(
     function: &FunctionId,
     replicas: usize,
+    domains: usize,
     candidates: impl IntoIterator<Item = (NodeId, &'a FailureDomain)>,
 ) -> Vec<NodeId> {
-    let mut by_distance: Vec<_> = candidates
-        .into_iter()
-        .map(|(node, domain)| (function.distance(&node), node, domain))
-        .collect();
-    by_distance.sort_unstable_by_key(|(distance, ..)| *distance);
-
     let mut taken = BTreeSet::new();
     let (mut chosen, mut rest) = (Vec::new(), Vec::new());
-    for (distance, node, domain) in by_distance {
+    for (node, domain) in candidates {
+        let enough = taken.len() >= replicas;
+        let no_more_domains = taken.len() >= domains && chosen.len() + rest.len() >= replicas;
+        if enough || no_more_domains {
+            break;
+        }
         if taken.insert(domain) {
-            chosen.push((distance, node));
-        } else {
-            rest.push((distance, node));
+            chosen.push(node);
+        } else if rest.len() < replicas {
+            rest.push(node);
         }
     }
-    chosen.truncate(replicas);
-    let missing = replicas - chosen.len();
+    let missing = replicas.saturating_sub(chosen.len());
     chosen.extend(rest.into_iter().take(missing));
-    chosen.sort_unstable();
-    chosen.into_iter().map(|(_, node)| node).collect()
+    chosen.sort_unstable_by_key(|node| function.distance(node));
+    chosen
+}
+
+/// All entries of a map, nearest to a function first.
+///
+/// Ids with a prefix in common stand together in the map's order, so that it is walked like a binary
+/// trie: at each bit the half that agrees with the function comes before the other one. The first few
+/// entries of a large map cost a few dozen look-ups, and not a sort of all.
+pub fn by_distance<'a, V>(
+    function: &FunctionId,
+    map: &'a BTreeMap<NodeId, V>,
+) -> impl Iterator<Item = (NodeId, &'a V)> {
+    ByDistance {
+        target: *function.as_bytes(),
+        map,
+        stack: vec![Half {
+            low: [0; 32],
+            bits: 0,
+        }],
+    }
+}
+
+/// All ids that begin with the first `bits` of `low`, whose other bits are zero.
+struct Half {
+    low: [u8; 32],
+    bits: usize,
+}
+
+struct ByDistance<'a, V> {
+    target: [u8; 32],
+    map: &'a BTreeMap<NodeId, V>,
+    stack: Vec<Half>,
+}
+
+impl Half {
+    fn high(&self) -> [u8; 32] {
+        let mut high = self.low;
+        let (byte, bit) = (self.bits / 8, self.bits % 8);
+        if byte < 32 {
+            high[byte] |= 0xff >> bit;
+            high[byte + 1..].fill(0xff);
+        }
+        high
+    }
+
+    /// Its halves, the one that agrees with `target` first.
+    fn split(&self, target: &[u8; 32]) -> [Self; 2] {
+        let (byte, mask) = (self.bits / 8, 0x80 >> (self.bits % 8));
+        let bits = self.bits + 1;
+        let zero = Self { low: self.low, bits };
+        let mut low = self.low;
+        low[byte] |= mask;
+        let one = Self { low, bits };
+        if target[byte] & mask == 0 {
+            [zero, one]
+        } else {
+            [one, zero]
+        }
+    }
+}
+
+impl<'a, V> Iterator for ByDistance<'a, V> {
+    type Item = (NodeId, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(half) = self.stack.pop() {
+            let range = NodeId::from_bytes(half.low)..=NodeId::from_bytes(half.high());
+            let mut entries = self.map.range(range);
+            match (entries.next(), entries.next()) {
+                (None, _) => {}
+                (Some((node, value)), None) => return Some((*node, value)),
+                _ => {
+                    let [near, far] = half.split(&self.target);
+                    self.stack.push(far);
+                    self.stack.push(near);
+                }
+            }
+        }
+        None
+    }
 }
 
 #[cfg(test)]
@@ -124,12 +203,10 @@ mod tests {
     }
 
     fn chosen(replicas: usize, hosts: &[(u8, u8)]) -> Vec<NodeId> {
-        let hosts: Vec<_> = hosts.iter().map(|&(n, d)| (node(n), domain(d))).collect();
-        choose(
-            &FunctionId::from_bytes([0; 32]),
-            replicas,
-            hosts.iter().map(|(n, d)| (*n, d)),
-        )
+        let hosts: BTreeMap<_, _> = hosts.iter().map(|&(n, d)| (node(n), domain(d))).collect();
+        let domains: BTreeSet<_> = hosts.values().collect();
+        let function = FunctionId::from_bytes([0; 32]);
+        choose(&function, replicas, domains.len(), by_distance(&function, &hosts))
     }
 
     #[test]
@@ -156,6 +233,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_walk_by_distance_is_in_order_and_complete(
+            nodes in prop::collection::btree_set(any::<[u8; 32]>(), 0..60),
+            close in prop::collection::btree_set(any::<u8>(), 0..20),
+            target in any::<[u8; 32]>(),
+        ) {
+            let function = FunctionId::from_bytes(target);
+            let beside = close.iter().map(|last| {
+                let mut id = target;
+                id[31] = *last;
+                id
+            });
+            let map: BTreeMap<NodeId, ()> =
+                nodes.iter().copied().chain(beside).map(|id| (NodeId::from_bytes(id), ())).collect();
+            let walked: Vec<NodeId> = by_distance(&function, &map).map(|(node, ())| node).collect();
+            let mut sorted: Vec<NodeId> = map.keys().copied().collect();
+            sorted.sort_by_key(|node| function.distance(node));
+            prop_assert_eq!(walked, sorted);
+        }
+
         /// A host that leaves takes only its own replica along.
         #[test]
         fn losing_a_host_moves_one_replica(

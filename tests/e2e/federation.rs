@@ -80,3 +80,23 @@ fn a_super_node_that_was_away_hears_what_it_missed_and_one_that_is_lost_is_done_
         (ended.code == 0).then_some(())
     });
 }
+
+#[test]
+fn hosts_of_a_lost_super_node_go_to_another_one_and_back() {
+    let mut federation = Federation::start(&[1, 0]);
+    let owner = federation.user(1);
+    let name = format!("{}/stay", owner.owner());
+    Project::wasm("stay", &guest::say("here")).deploy_to(&owner, 1);
+    federation.supers[0].kill();
+    // It was started with the address of the first one only.
+    eventually("the host is at the other super node", || {
+        let ended = federation.user(1).run(["call", &name, "null", "--timeout", "4s"]);
+        (ended.code == 0).then_some(())
+    });
+    federation.restart_super(0);
+    eventually("the host is back", || {
+        let log = federation.hosts[0].1.log_since_start();
+        (log.matches("connected to a super node").count() >= 2).then_some(())
+    });
+    assert_eq!(federation.user(1).run(["call", &name, "null"]).text(), "here");
+}

@@ -187,8 +187,8 @@ impl Replicas {
             SuperMessage::Changed(changed) => verify(changed.manifest).map(Told::Changed),
             SuperMessage::Release(release) => Some(Told::Release(release.function)),
             SuperMessage::Synced(_) => Some(Told::Synced),
-            // A newer super node; it has to do without.
-            SuperMessage::Unknown(_) => None,
+            // The first is for the session. The other is a newer super node's, which has to do without.
+            SuperMessage::Supers(_) | SuperMessage::Unknown(_) => None,
         };
         if let Some(told) = told {
             self.tell(Event::Told(session, told)).await;

@@ -84,6 +84,11 @@ impl Sources {
         self.changes.send_replace(connected.len());
     }
 
+    /// Whether somebody is connected.
+    pub(crate) fn knows(&self, node: &NodeId) -> bool {
+        self.list().iter().any(|(known, _)| known == node)
+    }
+
     /// Ends all connections, as if they were lost.
     #[cfg(test)]
     pub(crate) fn close_all(&self) {

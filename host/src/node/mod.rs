@@ -28,6 +28,7 @@ mod offences;
 mod patience;
 mod queue;
 mod requests;
+mod roster;
 mod session;
 mod streams;
 
@@ -60,6 +61,7 @@ use self::manifests::HeldManifests;
 use self::offences::Offences;
 use self::queue::{Bounds, Queue};
 use self::requests::Requests;
+use self::roster::Roster;
 use crate::config::NodeConfig;
 use crate::counters::keep_reporting;
 use crate::executor::{Executors, ExecutorsConfig, Launch};
@@ -94,6 +96,7 @@ struct Host {
     config: NodeConfig,
     replicas: Arc<Replicas>,
     sources: Arc<Sources>,
+    roster: Roster,
     objects: ObjectStore,
     executors: Executors,
     queue: Arc<Queue>,
@@ -223,6 +226,8 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
     for wall in executors.walls().iter().filter(|wall| wall.gap().is_some()) {
         tracing::warn!(%wall, "the second wall around functions is not whole here");
     }
+    let folder = data.path().to_owned();
+    let roster = blocking(move || Roster::open(&folder)).await;
     let (root, database) = (data.objects(), data.database());
     let objects = blocking(move || ObjectStore::open(&root)).await?;
     let manifests = blocking(move || HeldManifests::open(&database)).await?;
@@ -238,6 +243,7 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
     Ok(Host {
         replicas: Replicas::start(policy, tools).await?,
         sources,
+        roster,
         objects,
         executors,
         queue: Queue::new(Bounds {

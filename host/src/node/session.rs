@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use orb_protocol::fault::{Fault, FaultKind};
+use orb_protocol::id::NodeId;
 use orb_protocol::quic::frames::{FrameError, read_message, write_message};
 use orb_protocol::quic::{AddressError, ConnectError, Connection, Endpoint, SuperAddr};
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
@@ -36,6 +37,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(250);
 /// The longest pause. A super node that restarts has its hosts back within it, and a thousand hosts
 /// that wait for one cost it a hundred handshakes a second.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// So often a super node is tried before another one of its federation is.
+const FAILURES_BEFORE_ANOTHER: u32 = 2;
+/// Between two looks whether the one that was named answers again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// The pause after an answer that will not change by itself: another node at the address, a policy
 /// that says no, another version.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(60);
@@ -85,7 +90,42 @@ pub(crate) async fn keep(host: Arc<Host>, endpoint: Endpoint, address: SuperAddr
             Err(error) => error,
         };
         state.on_down(&address, &error);
+        if backoff.failures >= FAILURES_BEFORE_ANOTHER {
+            at_another(&host, &endpoint, &address).await;
+            backoff.failures = FAILURES_BEFORE_ANOTHER - 1;
+        }
         tokio::time::sleep(backoff.next(error.is_lasting())).await;
+    }
+}
+
+/// Is at another super node of the federation while the one that was named does not answer. Returns when it
+/// does again, or the other one is lost too.
+async fn at_another(host: &Arc<Host>, endpoint: &Endpoint, address: &SuperAddr) {
+    let is_new = |id: &NodeId| *id != address.id() && !host.sources.knows(id);
+    let Some(other) = host.roster.pick(is_new) else {
+        return;
+    };
+    let session = match connect(host, endpoint, &other).await {
+        Ok(session) => session,
+        Err(error) => {
+            return tracing::debug!(address = %other, %error, "another super node is not reached either");
+        }
+    };
+    tracing::info!(address = %other, "connected to another super node of the federation");
+    tokio::select! {
+        error = session.run() => tracing::info!(address = %other, %error, "not connected to it any more"),
+        () = answers_again(endpoint, address) => {}
+    }
+}
+
+/// Waits until a super node answers.
+async fn answers_again(endpoint: &Endpoint, address: &SuperAddr) {
+    loop {
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        if let Ok(connection) = dial(endpoint, address).await {
+            connection.close(0, "it answers again");
+            return;
+        }
     }
 }
 
@@ -259,6 +299,7 @@ impl Session {
 async fn listen(host: &Host, id: SessionId, mut recv: RecvStream) -> SessionError {
     loop {
         match read_message::<SuperMessage>(&mut recv, MESSAGE_LEN_MAX).await {
+            Ok(SuperMessage::Supers(supers)) => host.roster.learn(&supers.addresses),
             Ok(message) => host.replicas.on_told(id, message).await,
             Err(error) => return error.into(),
         }

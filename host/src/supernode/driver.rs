@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use orb_protocol::coordinator::{Coordinator, CoordinatorError, Effect};
+use orb_protocol::federation::Effect as PeerEffect;
 use orb_protocol::federation::record::VerifiedRecord;
 use orb_protocol::hub::{self, Hub, Inbound};
 use orb_protocol::id::{FunctionId, NodeId};
 use orb_protocol::manifest::{Verified, Version};
 use orb_protocol::placement::FailureDomain;
 use orb_protocol::quic::Connection;
-use orb_protocol::wire::control::Offer;
+use orb_protocol::wire::control::{Offer, SUPERS_MAX};
 use orb_protocol::wire::directory::{HostHint, ReadyReport, Replica};
 use orb_protocol::wire::federation::{Cursor, PeerMessage, RegistryChange, SignedRecord};
 use tokio::sync::{Notify, watch};
@@ -290,6 +291,14 @@ impl Driver {
         self.lock().hub.federation().address(node).map(ToOwned::to_owned)
     }
 
+    /// Where the super nodes are reached that are linked, at most [`SUPERS_MAX`] of them.
+    pub(crate) fn peer_addresses(&self) -> Vec<String> {
+        let state = self.lock();
+        let federation = state.hub.federation();
+        let address = |node: NodeId| Some(format!("{node}@{}", federation.address(&node)?));
+        federation.up().filter_map(address).take(SUPERS_MAX).collect()
+    }
+
     /// The super nodes that keep a function's directory, nearest first.
     pub(crate) fn directory(&self, function: &FunctionId) -> Vec<NodeId> {
         self.lock().hub.coordinator().directory(function)
@@ -337,7 +346,14 @@ impl State {
         while let Some(effect) = self.hub.poll_effect() {
             match effect {
                 hub::Effect::Host(effect) => lost |= self.tell_host(effect),
-                hub::Effect::Peer(effect) => self.peers.carry_out(effect),
+                hub::Effect::Peer(effect) => {
+                    if matches!(effect, PeerEffect::Joined(_) | PeerEffect::Left(_)) {
+                        self.links
+                            .keys()
+                            .for_each(|node| self.push(*node, Outgoing::Supers));
+                    }
+                    self.peers.carry_out(effect);
+                }
             }
         }
         lost
@@ -348,7 +364,12 @@ impl State {
             Effect::Assign(node, function) => self.push(node, Outgoing::Assign(function)),
             Effect::Release(node, function) => self.push(node, Outgoing::Release(function)),
             Effect::Notify(node, function) => self.push(node, Outgoing::Changed(function)),
-            Effect::Synced(node) => self.push(node, Outgoing::Synced),
+            Effect::Synced(node) => {
+                self.push(node, Outgoing::Synced);
+                if self.hub.federation().up().next().is_some() {
+                    self.push(node, Outgoing::Supers);
+                }
+            }
             Effect::Lost(node) => {
                 tracing::warn!(host = %node, "host lost: nothing was heard of it; its replicas are assigned elsewhere");
                 if let Some(link) = self.links.remove(&node) {

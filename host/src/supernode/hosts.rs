@@ -11,7 +11,7 @@ use orb_protocol::quic::frames::{FrameError, read_message, write_message};
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::control::{
     Assign, Beat, Changed, HOLDING_MAX, Holding, HostMessage, Offer, RUN_TIMES_MAX, Refused, Register,
-    Registered, Release, SuperMessage, Synced,
+    Registered, Release, SuperMessage, Supers, Synced,
 };
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::{Reply, undecodable};
@@ -270,6 +270,16 @@ async fn message(node: &SuperNode, outgoing: Outgoing) -> Option<SuperMessage> {
         }
         Outgoing::Release(function) => Some(Release { function, extensions }.into()),
         Outgoing::Synced => Some(Synced { extensions }.into()),
+        Outgoing::Supers => {
+            let addresses = node.driver.peer_addresses();
+            Some(
+                Supers {
+                    addresses,
+                    extensions,
+                }
+                .into(),
+            )
+        }
     }
 }
 

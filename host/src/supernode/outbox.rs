@@ -23,6 +23,8 @@ pub(crate) enum Outgoing {
     Changed(FunctionId),
     /// All is told.
     Synced,
+    /// Which other super nodes there are.
+    Supers,
 }
 
 /// A queue from the coordinator to the task that writes to the host.

@@ -96,7 +96,7 @@ impl Coordinator {
                 known.sites.push(site);
             }
             if !known.local {
-                (known.offer, known.domain) = (offer, domain);
+                known.offer = offer;
             }
             return;
         }
@@ -119,7 +119,7 @@ impl Coordinator {
             failure_permille: 0,
             holds: BTreeSet::new(),
         };
-        self.hosts.insert(node, host);
+        self.insert(node, host);
         self.place_on(node);
     }
 
@@ -241,6 +241,11 @@ impl Coordinator {
             }
             _ => {}
         }
+    }
+
+    /// Orders that wait for the manifests of their functions.
+    pub fn waiting(&self) -> usize {
+        self.early.len()
     }
 
     // -- a link that is new ------------------------------------------------------------------------

@@ -24,13 +24,14 @@ pub mod record;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::id::NodeId;
+use crate::wire::codec;
 use crate::wire::extension::Extensions;
 use crate::wire::federation::{
     Cursor, LogId, MEMBERS_PAGE_MAX, Members, PEER_BEAT_INTERVAL_MS, PeerBeat, PeerMessage, RegistryChange,
     SignedRecord,
 };
 use clock::Clock;
-use record::VerifiedRecord;
+use record::{Record, VerifiedRecord};
 
 /// The most super nodes that one keeps in mind, itself not counted; a link costs about 35 KiB.
 pub const MEMBERS_MAX: usize = 1_000;
@@ -85,8 +86,8 @@ struct Link {
     absent_since_ms: Option<u64>,
     own: Cursor,
     beats_different: u32,
-    /// Its last beat showed this node's clock.
-    even: bool,
+    /// A beat has shown this node's clock since the link is up.
+    settled: bool,
 }
 
 /// See the module's text.
@@ -95,6 +96,8 @@ pub struct Federation {
     record: VerifiedRecord,
     log: LogId,
     clock: Clock,
+    /// [`Clock::sum`] of it.
+    sum: u64,
     members: BTreeMap<NodeId, Member>,
     links: BTreeMap<NodeId, Link>,
     /// From whom, and since when.
@@ -109,6 +112,7 @@ impl Federation {
         Self {
             record,
             log,
+            sum: clock.sum(),
             clock,
             members: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -125,7 +129,7 @@ impl Federation {
 
     // -- members -----------------------------------------------------------------------------------
 
-    /// A record came, from `from` or out of what was kept. News is passed on.
+    /// A record came, from `from` or out of what was kept.
     pub fn on_record(&mut self, now_ms: u64, from: Option<NodeId>, record: VerifiedRecord) {
         let node = record.node();
         let known = self.members.get_mut(&node);
@@ -153,7 +157,10 @@ impl Federation {
                 self.members.insert(node, member);
             }
         }
-        self.send_records(|other| Some(other) != from && other != node, &[signed]);
+        // Who hears it from the super node itself tells all others; they need not tell each other.
+        if from == Some(node) {
+            self.send_records(|other| other != node, &[signed]);
+        }
     }
 
     /// A super node could not be reached.
@@ -180,7 +187,7 @@ impl Federation {
             absent_since_ms: None,
             own,
             beats_different: 0,
-            even: false,
+            settled: false,
         };
         let is_new = self.links.insert(node, link).is_none();
         self.on_record(now_ms, Some(node), record);
@@ -217,21 +224,25 @@ impl Federation {
         }
     }
 
-    /// A heart-beat came.
-    pub fn on_beat(&mut self, now_ms: u64, node: NodeId, beat: &PeerBeat) {
-        let (sum, behind) = (self.clock.sum(), !self.clock.covers(beat.own));
+    /// A heart-beat came. Returns whether it shows for the first time since the link is up that the other side
+    /// knows what is known here.
+    pub fn on_beat(&mut self, now_ms: u64, node: NodeId, beat: &PeerBeat) -> bool {
+        let (sum, behind) = (self.sum, !self.clock.covers(beat.own));
         let Some(link) = self.links.get_mut(&node) else {
-            return;
+            return false;
         };
         link.heard_ms = now_ms;
         link.own = beat.own;
-        link.even = beat.known == sum;
-        link.beats_different = if link.even { 0 } else { link.beats_different + 1 };
+        let even = beat.known == sum;
+        link.beats_different = if even { 0 } else { link.beats_different + 1 };
+        let settles = even && !link.settled;
+        link.settled |= even;
         // One that lacks its own peer's changes waits less: nobody else is about to bring them.
         let patience = if behind { 1 } else { BEATS_DIFFERENT_MAX };
         if link.beats_different > patience {
             self.pull(now_ms, node);
         }
+        settles
     }
 
     /// Whether changes of this log may come on a link: its other side's own.
@@ -244,7 +255,7 @@ impl Federation {
     /// An owner's revision was taken in here, durably, under the next number of this node's log: everybody
     /// is told.
     pub fn on_published(&mut self, change: &RegistryChange) {
-        self.clock.raise(change.at);
+        self.raise(change.at);
         let up: Vec<NodeId> = self.up().collect();
         for node in up {
             self.send(node, change.clone().into());
@@ -254,7 +265,7 @@ impl Federation {
     /// Another super node's change is durable here.
     pub fn on_stored(&mut self, at: Cursor) {
         if self.clock.is_next(at) {
-            self.clock.raise(at);
+            self.raise(at);
         }
     }
 
@@ -264,7 +275,7 @@ impl Federation {
             self.pulling = None;
         }
         for cursor in known.unwrap_or_default() {
-            self.clock.raise(*cursor);
+            self.raise(*cursor);
         }
         if let Some(link) = self.links.get_mut(&node) {
             link.beats_different = 0;
@@ -316,9 +327,13 @@ impl Federation {
             .map(|(node, _)| *node)
     }
 
-    /// Whether a super node's last beat showed that it knows what is known here.
-    pub fn is_even(&self, node: &NodeId) -> bool {
-        self.links.get(node).is_some_and(|link| link.even)
+    /// Whether a record is known already, byte for byte: then it need not be verified.
+    pub fn is_known(&self, signed: &SignedRecord) -> bool {
+        let Ok(record) = codec::decode::<Record>(&signed.bytes) else {
+            return false;
+        };
+        let known = self.members.get(&record.node);
+        known.is_some_and(|member| member.record.signed() == signed)
     }
 
     /// Super nodes that count: linked, or away for a short time.
@@ -340,6 +355,11 @@ impl Federation {
     }
 
     // -- helpers -----------------------------------------------------------------------------------
+
+    fn raise(&mut self, cursor: Cursor) {
+        self.clock.raise(cursor);
+        self.sum = self.clock.sum();
+    }
 
     fn pull(&mut self, now_ms: u64, node: NodeId) {
         let busy = self
@@ -386,7 +406,7 @@ impl Federation {
     fn send_beat(&mut self, node: NodeId) {
         let beat = PeerBeat {
             own: self.own(),
-            known: self.clock.sum(),
+            known: self.sum,
             extensions: Extensions::none(),
         };
         self.send(node, beat.into());

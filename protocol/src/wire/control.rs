@@ -20,6 +20,8 @@ pub const SILENT_AFTER_MS: u64 = 5_000;
 pub const LOST_AFTER_MS: u64 = 8_000;
 /// The most functions in one [`Holding`] message.
 pub const HOLDING_MAX: usize = 1_000;
+/// The most super nodes in one [`Supers`] message.
+pub const SUPERS_MAX: usize = 64;
 /// The most run times in one [`Beat`].
 pub const RUN_TIMES_MAX: usize = 256;
 
@@ -96,7 +98,18 @@ wire_enum! {
         3 => Changed(Changed),
         /// You know now what changed while you were away.
         4 => Synced(Synced),
+        /// Other super nodes, for when this one is lost.
+        5 => Supers(Supers),
     }
+}
+
+/// Other super nodes, to which a host can go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supers {
+    /// `NODEID@host:port` each, at most [`SUPERS_MAX`].
+    pub addresses: Vec<String>,
+    /// For what comes later.
+    pub extensions: Extensions,
 }
 
 /// Functions that a host holds.

@@ -1,0 +1,182 @@
+//! A simulated super node: a [`Hub`] with a disk and links.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::network::Place;
+use crate::federation::clock::Clock;
+use crate::federation::record::{Record, VerifiedRecord};
+use crate::head::SignedHead;
+use crate::hub::Hub;
+use crate::id::{FunctionId, NodeId};
+use crate::key::NodeKey;
+use crate::manifest::Verified;
+use crate::registry;
+use crate::wire::extension::Extensions;
+use crate::wire::federation::{Cursor, LogId, RegistryChange, SignedRecord};
+
+/// What survives a crash: the tables of a super node's database.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Disk {
+    pub(super) log: LogId,
+    pub(super) live: BTreeMap<FunctionId, (Arc<Verified>, Arc<SignedHead>)>,
+    changes: BTreeMap<(LogId, u64), FunctionId>,
+    origins: BTreeMap<FunctionId, Cursor>,
+    pub(super) clock: Clock,
+    members: BTreeMap<NodeId, SignedRecord>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Super {
+    pub(super) node: NodeId,
+    pub(super) place: Place,
+    pub(super) up: bool,
+    /// Counts starts.
+    pub(super) life: u64,
+    pub(super) hub: Hub,
+    pub(super) disk: Disk,
+    key: NodeKey,
+}
+
+impl Super {
+    pub(super) fn new(number: usize) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("orb 2026-11 simulated node");
+        hasher.update(b"super");
+        hasher.update(&(number as u64).to_le_bytes());
+        let key = NodeKey::from_seed(*hasher.finalize().as_bytes());
+        let disk = Disk {
+            log: log_id(number, 0),
+            ..Disk::default()
+        };
+        let record = sign(&key, number, 1);
+        Self {
+            node: key.id(),
+            place: number,
+            up: true,
+            life: 1,
+            hub: Hub::new(record, disk.log, Clock::default()),
+            disk,
+            key,
+        }
+    }
+
+    /// Its record, for others.
+    pub(super) fn record(&self) -> VerifiedRecord {
+        self.hub.federation().record().clone()
+    }
+
+    /// Starts anew, with what is on its disk or with nothing.
+    pub(super) fn restart(&mut self, now_ms: u64, lost: bool) {
+        self.life += 1;
+        if lost {
+            let members = std::mem::take(&mut self.disk.members);
+            let log = log_id(self.place, self.life);
+            self.disk = Disk {
+                log,
+                members,
+                ..Disk::default()
+            };
+        }
+        let record = sign(&self.key, self.place, self.life);
+        self.hub = Hub::new(record, self.disk.log, self.disk.clock.clone());
+        for (manifest, _) in self.disk.live.values() {
+            self.hub
+                .with_hosts(|coordinator| coordinator.on_manifest(manifest));
+        }
+        for member in self.disk.members.values() {
+            let record = VerifiedRecord::verify(member.clone()).expect("it was verified when it was kept");
+            self.hub.on_record(now_ms, None, record);
+        }
+        self.up = true;
+    }
+
+    pub(super) fn keep(&mut self, record: SignedRecord) {
+        let verified = VerifiedRecord::verify(record).expect("the federation keeps what was verified");
+        self.disk
+            .members
+            .insert(verified.node(), verified.signed().clone());
+    }
+
+    /// Takes an owner's revision in, as a publish does. `None` if it is not newer than what is live.
+    pub(super) fn publish(
+        &mut self,
+        manifest: &Arc<Verified>,
+        head: &Arc<SignedHead>,
+    ) -> Option<RegistryChange> {
+        let log = self.disk.log;
+        let at = Cursor {
+            log,
+            number: self.disk.clock.get(&log) + 1,
+        };
+        self.disk.join(manifest, head, at).then(|| {
+            self.disk.clock.raise(at);
+            change(at, manifest, head)
+        })
+    }
+
+    /// Takes another super node's change in. Whether it is live now.
+    pub(super) fn take_in(&mut self, at: Cursor, manifest: &Arc<Verified>, head: &Arc<SignedHead>) -> bool {
+        let news = self.disk.join(manifest, head, at);
+        if self.disk.clock.is_next(at) {
+            self.disk.clock.raise(at);
+        }
+        news
+    }
+
+    /// What somebody with this clock lacks, and what it knows then.
+    pub(super) fn missing(&self, known: &Clock) -> (Vec<(Cursor, FunctionId)>, Vec<Cursor>) {
+        let mut missing = Vec::new();
+        for cursor in self.disk.clock.cursors() {
+            let range = (cursor.log, known.get(&cursor.log) + 1)..=(cursor.log, u64::MAX);
+            let changes = self.disk.changes.range(range);
+            missing.extend(changes.map(|(&(log, number), function)| (Cursor { log, number }, *function)));
+        }
+        (missing, self.disk.clock.cursors())
+    }
+}
+
+impl Disk {
+    fn join(&mut self, manifest: &Arc<Verified>, head: &Arc<SignedHead>, at: Cursor) -> bool {
+        let function = manifest.function();
+        let live = self.live.get(&function).map(|(live, _)| &**live);
+        if !registry::compare(live, manifest).changed() {
+            return false;
+        }
+        if let Some(old) = self.origins.insert(function, at) {
+            self.changes.remove(&(old.log, old.number));
+        }
+        self.changes.insert((at.log, at.number), function);
+        self.live
+            .insert(function, (Arc::clone(manifest), Arc::clone(head)));
+        true
+    }
+}
+
+/// A change, as it goes over a link.
+pub(super) fn change(at: Cursor, manifest: &Verified, head: &SignedHead) -> RegistryChange {
+    RegistryChange {
+        at,
+        manifest: manifest.signed().clone(),
+        head: head.clone(),
+        extensions: Extensions::none(),
+    }
+}
+
+fn sign(key: &NodeKey, number: usize, life: u64) -> VerifiedRecord {
+    let record = Record {
+        node: key.id(),
+        addresses: vec![format!("super{number}:4433")],
+        number: life,
+        software: "simulated".to_owned(),
+        extensions: Extensions::none(),
+    };
+    VerifiedRecord::verify(record.sign(key)).expect("a record that was just signed verifies")
+}
+
+fn log_id(number: usize, life: u64) -> LogId {
+    let mut log = LogId::default();
+    log[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    log[8..].copy_from_slice(&life.to_be_bytes());
+    log
+}
