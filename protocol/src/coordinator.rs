@@ -21,8 +21,11 @@
 //! at once should the first be lost. A super node routes to its own hosts only.
 
 mod federated;
+mod settle;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use settle::Settling;
 
 use crate::id::{EngineHash, FunctionId, NodeId, OwnerId};
 use crate::manifest::{Limits, Rank, Verified, Version};
@@ -98,6 +101,8 @@ struct ReplicaRecord {
     refused: Option<String>,
     /// The version that the host was told to hold since it registered.
     told: Option<Version>,
+    /// Another super node was told that its host need not hold it any more.
+    releasing: bool,
     run_us: u32,
 }
 
@@ -123,6 +128,8 @@ struct Host {
     failure_permille: u16,
     /// Functions with a record in `replicas`.
     holds: BTreeSet<FunctionId>,
+    /// Functions that it was released from, and has not said that it dropped.
+    releasing: BTreeSet<FunctionId>,
 }
 
 /// Why a host is not taken in.
@@ -153,7 +160,10 @@ pub struct Coordinator {
     /// Hosts of super nodes that are listing theirs, as long as they were not named.
     unconfirmed: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Hosts that are connected here.
-    hosts_here: usize,
+    here: BTreeSet<NodeId>,
+    /// Functions that may not be as they should: looked at again until they are.
+    unsettled: BTreeSet<FunctionId>,
+    settling: Settling,
     /// Those of them that want to hear of everything.
     listeners: BTreeSet<NodeId>,
     /// How many hosts each failure domain has.
@@ -238,8 +248,11 @@ impl Coordinator {
 
     /// Keeps a host in mind.
     fn insert(&mut self, node: NodeId, host: Host) {
-        if host.local && host.hears_all {
-            self.listeners.insert(node);
+        if host.local {
+            self.here.insert(node);
+            if host.hears_all {
+                self.listeners.insert(node);
+            }
         }
         *self.domains.entry(host.domain.clone()).or_default() += 1;
         self.hosts.insert(node, host);
@@ -248,6 +261,7 @@ impl Coordinator {
     /// Strikes a host; what it holds is left to the caller.
     fn remove(&mut self, node: &NodeId) -> Option<Host> {
         let host = self.hosts.remove(node)?;
+        self.here.remove(node);
         self.listeners.remove(node);
         if let Some(count) = self.domains.get_mut(&host.domain) {
             *count -= 1;
@@ -277,12 +291,10 @@ impl Coordinator {
                 self.erase(&node, &function);
             }
             sites = old.sites;
-            self.hosts_here -= usize::from(old.local);
         }
-        if self.hosts_here >= HOSTS_TOTAL_MAX {
+        if self.here.len() >= HOSTS_TOTAL_MAX {
             return Err(CoordinatorError::TooManyHosts);
         }
-        self.hosts_here += 1;
         let host = Host {
             disk_free_bytes: offer.disk_free_bytes,
             hears_all: offer.extensions.get(HOLDINGS_ONLY).is_none(),
@@ -298,6 +310,7 @@ impl Coordinator {
             load: 0,
             failure_permille: 0,
             holds: BTreeSet::new(),
+            releasing: BTreeSet::new(),
         };
         self.insert(node, host);
         Ok(())
@@ -357,10 +370,15 @@ impl Coordinator {
         if !self.heard(now_ms, node) {
             return;
         }
-        let wanted = self.functions.get(&function).filter(|d| d.wish.is_some());
-        let Some(version) = wanted.map(|desired| desired.believable(version)) else {
+        let Some(desired) = self.functions.get(&function) else {
             return;
         };
+        if desired.wish.is_none() {
+            // It was told to hold the function before it was told of the end.
+            self.effects.push_back(Effect::Notify(node, function));
+            return;
+        }
+        let version = desired.believable(version);
         if !self
             .replicas
             .get(&function)
@@ -403,8 +421,12 @@ impl Coordinator {
         if !self.heard(now_ms, node) {
             return;
         }
-        self.erase(&node, &function);
-        self.say(node, function);
+        let host = self.hosts.get_mut(&node);
+        if host.is_some_and(|host| host.releasing.remove(&function)) {
+            // It was released; whatever it was told since then holds.
+            return;
+        }
+        self.say_dropped(node, function);
         // It may have made room for others' sake; if it is still among the nearest it is asked again.
         self.give_up(&node, &function);
         self.place(function);
@@ -443,16 +465,16 @@ impl Coordinator {
 
     /// Time passed; call it about once a second.
     pub fn on_tick(&mut self, now_ms: u64) {
-        let lost: Vec<NodeId> = self
-            .hosts
-            .iter()
-            .filter(|(_, host)| host.local && now_ms.saturating_sub(host.heard_ms) > LOST_AFTER_MS)
-            .map(|(&node, _)| node)
-            .collect();
+        let is_lost = |node: &&NodeId| {
+            let heard = self.hosts.get(*node).map(|host| host.heard_ms);
+            heard.is_some_and(|heard_ms| now_ms.saturating_sub(heard_ms) > LOST_AFTER_MS)
+        };
+        let lost: Vec<NodeId> = self.here.iter().filter(is_lost).copied().collect();
         for node in lost {
             self.effects.push_back(Effect::Lost(node));
             self.leave(&node);
         }
+        self.settle(now_ms);
     }
 
     /// Hosts that can answer for a function, best first, at most [`HOSTS_MAX`].
@@ -533,7 +555,12 @@ impl Coordinator {
 
     /// How many hosts are registered here.
     pub fn hosts(&self) -> usize {
-        self.hosts_here
+        self.here.len()
+    }
+
+    /// Whether a host is registered here.
+    pub fn is_here(&self, node: &NodeId) -> bool {
+        self.hosts.get(node).is_some_and(|host| host.local)
     }
 
     /// Whether that is this super node.
@@ -563,7 +590,10 @@ impl Coordinator {
             host.live = true;
             self.news.push_back(News::HostUp(node));
             let held = host.holds.clone();
-            held.into_iter().for_each(|function| self.say(node, function));
+            for function in held {
+                self.say(node, function);
+                self.tell_assigned(function);
+            }
         }
         self.place_on(node);
         self.effects.push_back(Effect::Synced(node));
@@ -633,6 +663,7 @@ impl Coordinator {
         if let Some(desired) = self.functions.get_mut(&function) {
             desired.assigned = chosen;
         }
+        self.unsettled.insert(function);
     }
 
     /// Has a host hold a version, unless it does or was told already.
@@ -701,7 +732,7 @@ impl Coordinator {
         }
         let surplus: Vec<NodeId> = records
             .iter()
-            .filter(|(node, record)| record.refused.is_none() && !desired.assigned.contains(node))
+            .filter(|(node, record)| record.is_surplus(node, desired) && !record.releasing)
             .map(|(node, _)| *node)
             .collect();
         for node in surplus {
@@ -709,14 +740,27 @@ impl Coordinator {
         }
     }
 
+    /// Lets go of a replica: one here is forgotten at once, one elsewhere when its super node says so.
     fn release(&mut self, node: NodeId, function: FunctionId) {
         let Some(host) = self.hosts.get(&node) else { return };
         if host.local {
             self.effects.push_back(Effect::Release(node, function));
+            self.say_dropped(node, function);
+            let host = self.hosts.get_mut(&node);
+            if let Some(host) = host.filter(|host| host.releasing.len() < HOLDINGS_MAX) {
+                host.releasing.insert(function);
+            }
         } else if let Some(site) = host.sites.first() {
             self.news.push_back(News::Order(*site, function, node, false));
+            let record = self.replicas.get_mut(&function).and_then(|r| r.get_mut(&node));
+            record.map(|record| record.releasing = true);
+            self.unsettled.insert(function);
         }
+    }
+
+    fn say_dropped(&mut self, node: NodeId, function: FunctionId) {
         self.erase(&node, &function);
+        self.say(node, function);
     }
 
     fn record(&mut self, node: NodeId, function: FunctionId, version: Version, ready: bool) {
@@ -724,12 +768,14 @@ impl Coordinator {
             return;
         };
         host.holds.insert(function);
+        self.unsettled.insert(function);
         let records = self.replicas.entry(function).or_default();
         let record = records.entry(node).or_insert(ReplicaRecord {
             version,
             ready,
             refused: None,
             told: None,
+            releasing: false,
             run_us: 0,
         });
         if version >= record.version {
@@ -768,7 +814,7 @@ impl Coordinator {
         if host.live && !host.draining {
             self.news.push_back(News::HostDown(*node));
         }
-        self.hosts_here -= usize::from(host.local);
+        self.here.remove(node);
         if host.sites.is_empty() {
             self.forget(node);
         } else {
@@ -870,6 +916,11 @@ impl Host {
 }
 
 impl ReplicaRecord {
+    /// Whether a host holds what it need not.
+    fn is_surplus(&self, node: &NodeId, desired: &Desired) -> bool {
+        self.refused.is_none() && !desired.assigned.contains(node)
+    }
+
     fn state(&self, host: &Host, now_ms: u64, live: Version) -> ReplicaState {
         match () {
             () if self.refused.is_some() => ReplicaState::Refused,

@@ -6,11 +6,11 @@ use crate::key::OwnerKey;
 use crate::manifest::Action;
 use crate::testing::{manifest, publish};
 
-fn node(byte: u8) -> NodeId {
+pub(super) fn node(byte: u8) -> NodeId {
     NodeId::from_bytes([byte; 32])
 }
 
-fn offer() -> Offer {
+pub(super) fn offer() -> Offer {
     Offer {
         capacity: 4,
         ceiling: Limits::default(),
@@ -33,11 +33,11 @@ fn beat() -> Beat {
     }
 }
 
-fn revision(revision: u64) -> Verified {
+pub(super) fn revision(revision: u64) -> Verified {
     manifest(&OwnerKey::from_seed([1; 32]), "a", 0, revision, publish(0))
 }
 
-fn tombstone(revision: u64) -> Verified {
+pub(super) fn tombstone(revision: u64) -> Verified {
     manifest(
         &OwnerKey::from_seed([1; 32]),
         "a",
@@ -47,11 +47,11 @@ fn tombstone(revision: u64) -> Verified {
     )
 }
 
-fn effects(coordinator: &mut Coordinator) -> Vec<Effect> {
+pub(super) fn effects(coordinator: &mut Coordinator) -> Vec<Effect> {
     std::iter::from_fn(|| coordinator.poll_effect()).collect()
 }
 
-fn join(coordinator: &mut Coordinator, byte: u8, held: &[Held]) {
+pub(super) fn join(coordinator: &mut Coordinator, byte: u8, held: &[Held]) {
     let domain = FailureDomain::V4([byte, 0, 0]);
     coordinator.on_registered(0, node(byte), offer(), domain).unwrap();
     coordinator.on_holding(0, node(byte), held, true).unwrap();

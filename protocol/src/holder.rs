@@ -235,9 +235,10 @@ impl Holder {
     pub fn on_release(&mut self, function: FunctionId) {
         if let Some(replica) = self.replicas.remove(&function) {
             self.effects.push_back(Effect::Purge(function, None));
-            self.effects.push_back(Effect::ReportDropped(function));
             self.remove_unneeded(&replica);
         }
+        // Always, so that whoever released it knows which report belongs to which message.
+        self.effects.push_back(Effect::ReportDropped(function));
     }
 
     /// The artifact of a version is durable, verified and prepared.

@@ -35,7 +35,7 @@ pub(crate) async fn run(out: Output) -> Result<(), Failure> {
         out.print(&format!(
             "{}  {}\n",
             out.paint(Tone::Strong, "orb demo"),
-            out.paint(Tone::Faint, "a super node and three hosts on this machine")
+            out.paint(Tone::Faint, "two super nodes and three hosts on this machine")
         ))?;
     }
     let mut steps = Steps::new(out);

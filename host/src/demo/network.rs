@@ -1,4 +1,4 @@
-//! A super node and hosts as child processes in a temporary folder.
+//! Super nodes and hosts as child processes in a temporary folder.
 //!
 //! They end with the demo, however that ends: each is killed when it is dropped, and the kernel kills
 //! those of a demo that was killed itself.
@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use orb_protocol::client::SuperAddr;
-use orb_protocol::id::NodeId;
+use orb_protocol::id::{ArtifactHash, NodeId};
 use orb_protocol::keyfile;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tempfile::TempDir;
@@ -31,7 +31,9 @@ const LOG_LINES: usize = 6;
 #[derive(Debug)]
 pub(super) struct Network {
     folder: TempDir,
-    super_node: Option<Daemon>,
+    super_nodes: Vec<Daemon>,
+    /// Hosts that were killed, by their names.
+    off: Vec<String>,
     hosts: Vec<Daemon>,
 }
 
@@ -56,7 +58,8 @@ impl Network {
             .map_err(|error| Failure::local(format!("cannot make a temporary folder: {error}")))?;
         Ok(Self {
             folder,
-            super_node: None,
+            super_nodes: Vec::new(),
+            off: Vec::new(),
             hosts: Vec::new(),
         })
     }
@@ -71,17 +74,21 @@ impl Network {
         self.folder().join("cache")
     }
 
-    /// Starts the super node, and returns when it serves.
+    /// Starts a super node that links with those that were started before, and returns when it serves.
     ///
     /// # Errors
     /// When it ends or is not ready in time.
-    pub(super) async fn start_super_node(&mut self) -> Result<SuperAddr, Failure> {
-        let arguments = ["super", "--listen", "127.0.0.1:0"];
-        let daemon = self
-            .super_node
-            .insert(Daemon::start(self.folder.path(), "super", &arguments)?);
+    pub(super) async fn start_super_node(&mut self, others: &[SuperAddr]) -> Result<SuperAddr, Failure> {
+        let name = format!("super-{}", self.super_nodes.len() + 1);
+        let mut arguments = vec!["super", "--listen", "127.0.0.1:0", "--open-peers"];
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        for other in &others {
+            arguments.extend(["--peer", other]);
+        }
+        let mut daemon = Daemon::start(self.folder.path(), &name, &arguments)?;
         let file = daemon.data.join("address");
         let text = daemon.wait_for(|| std::fs::read_to_string(&file).ok()).await?;
+        self.super_nodes.push(daemon);
         let address = text.trim().parse();
         address.map_err(|error| Failure::local(format!("the super node's address is none: {error}")))
     }
@@ -90,23 +97,9 @@ impl Network {
     ///
     /// # Errors
     /// When one ends or is not ready in time.
-    pub(super) async fn start_hosts(&mut self, super_node: &SuperAddr) -> Result<(), Failure> {
-        let address = super_node.to_string();
-        let cache = self.cache().display().to_string();
+    pub(super) async fn start_hosts(&mut self, super_nodes: &[SuperAddr]) -> Result<(), Failure> {
         for number in 1..=HOSTS {
-            let name = format!("host-{number}");
-            // Not one operator: replicas are spread over operators while there are others.
-            let arguments = [
-                "node",
-                "--super",
-                &address,
-                "--operator",
-                &name,
-                "--cache",
-                &cache,
-            ];
-            self.hosts
-                .push(Daemon::start(self.folder.path(), &name, &arguments)?);
+            self.start_host(&format!("host-{number}"), super_nodes)?;
         }
         for host in &mut self.hosts {
             let key = host.data.join("node.key");
@@ -115,12 +108,59 @@ impl Network {
         Ok(())
     }
 
+    fn start_host(&mut self, name: &str, super_nodes: &[SuperAddr]) -> Result<(), Failure> {
+        let addresses: Vec<String> = super_nodes.iter().map(ToString::to_string).collect();
+        let (addresses, cache) = (addresses.join(","), self.cache().display().to_string());
+        // Not one operator: replicas are spread over operators while there are others.
+        let arguments = [
+            "node",
+            "--super",
+            &addresses,
+            "--operator",
+            name,
+            "--cache",
+            &cache,
+        ];
+        self.hosts
+            .push(Daemon::start(self.folder.path(), name, &arguments)?);
+        Ok(())
+    }
+
+    /// Starts a host that was killed, with what it has on its disk. Returns which one.
+    ///
+    /// # Errors
+    /// When none was killed, or it cannot be started.
+    pub(super) fn start_again(&mut self, super_nodes: &[SuperAddr]) -> Result<NodeId, Failure> {
+        let name = self.off.pop();
+        let name = name.ok_or_else(|| Failure::local("no host was killed"))?;
+        self.start_host(&name, super_nodes)?;
+        let node = self.hosts.last().and_then(Daemon::node);
+        node.ok_or_else(|| Failure::local(format!("{name} has lost its key")))
+    }
+
+    /// Whether a host keeps an artifact.
+    pub(super) fn keeps(&self, node: NodeId, artifact: &ArtifactHash) -> bool {
+        let host = self.hosts.iter().find(|host| host.node() == Some(node));
+        host.is_some_and(|host| contains(&host.data.join("objects"), &artifact.to_string()))
+    }
+
+    /// Ends the super node that was started first as `kill -9` does. Returns its process.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn kill_first_super_node(&mut self) -> Result<u32, Failure> {
+        if self.super_nodes.is_empty() {
+            return Err(Failure::local("there is no super node to kill"));
+        }
+        Ok(self.super_nodes.remove(0).child.id())
+    }
+
     /// Fails if a daemon has ended by itself.
     ///
     /// # Errors
     /// Which one, and the end of its log.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
-        self.super_node
+        self.super_nodes
             .iter_mut()
             .chain(&mut self.hosts)
             .try_for_each(Daemon::check)
@@ -143,13 +183,15 @@ impl Network {
         let position =
             position.ok_or_else(|| Failure::local(format!("{node} is not one of the demo's hosts")))?;
         // What is dropped is killed with SIGKILL, and waited for.
-        drop(self.hosts.remove(position));
+        let host = self.hosts.remove(position);
+        self.off.push(host.name.clone());
+        drop(host);
         Ok(())
     }
 
     /// The last lines that each daemon logged, for whoever wants to know why the demo failed.
     pub(super) fn last_log_lines(&self) -> String {
-        let daemons = self.super_node.iter().chain(&self.hosts);
+        let daemons = self.super_nodes.iter().chain(&self.hosts);
         daemons
             .map(|daemon| format!("--- {}\n{}", daemon.name, daemon.last_log_lines()))
             .collect::<Vec<_>>()
@@ -243,6 +285,14 @@ impl Daemon {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
+}
+
+/// Whether a folder, or one in it, has a file of this name.
+fn contains(folder: &Path, name: &str) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .any(|path| path.file_name().is_some_and(|file| file == name) || contains(&path, name))
 }
 
 impl Drop for Daemon {

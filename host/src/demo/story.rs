@@ -42,16 +42,23 @@ struct Stage {
     key: OwnerKey,
 }
 
+/// The same play at two super nodes.
+struct Stages {
+    first: Stage,
+    second: Stage,
+}
+
 /// Where a call was answered.
 #[derive(Debug, Clone, Copy)]
 struct AnsweredBy(NodeId);
 
 /// Tells the story. The names of the steps are what scripts see, too.
 pub(super) async fn tell(steps: &mut Steps, network: &mut Network) {
-    let stage = steps
-        .run("start a super node and three hosts", start(network))
+    let stages = steps
+        .run("start two super nodes and three hosts", start(network))
         .await;
-    let stage = stage.as_ref();
+    let stage = stages.as_ref().map(|stages| &stages.first);
+    let other = stages.as_ref().map(|stages| &stages.second);
     let hello = &Function::new(network, "hello");
     let runaway = &Function::new(network, "runaway");
     let built = steps
@@ -63,6 +70,12 @@ pub(super) async fn tell(steps: &mut Steps, network: &mut Network) {
         .await;
     steps
         .run("call it", hello.call(stage, network, "Hello, world"))
+        .await;
+    steps
+        .run(
+            "call it through the other super node",
+            hello.call(other, network, "Hello, world"),
+        )
         .await;
     steps.run("edit it and deploy again", hello.edit(stage)).await;
     steps
@@ -92,11 +105,28 @@ pub(super) async fn tell(steps: &mut Steps, network: &mut Network) {
     steps
         .run("fuel stops a runaway function", runaway.run_away(stage, network))
         .await;
-    steps.run("decommission", hello.decommission(stage)).await;
+    let before = steps
+        .run("kill -9 the super node that it was deployed at", async {
+            kill_super_node(stage, network)
+        })
+        .await;
+    steps
+        .run("a call through the other one is answered", async {
+            given(before)?;
+            hello.call(other, network, "Hello, world").await
+        })
+        .await;
+    steps.run("decommission", hello.decommission(other)).await;
     steps
         .run(
             "a call says that it is decommissioned",
-            hello.is_decommissioned(stage),
+            hello.is_decommissioned(other),
+        )
+        .await;
+    steps
+        .run(
+            "the host that was killed comes back and hears of it",
+            hello.is_heard_of(other, network),
         )
         .await;
 }
@@ -107,29 +137,40 @@ fn given<T>(value: Option<T>) -> Result<T, Failure> {
     value.ok_or_else(|| Failure::local("an earlier step gave nothing to go on with"))
 }
 
-async fn start(network: &mut Network) -> Result<(Stage, Detail), Failure> {
-    let super_node = network.start_super_node().await?;
+async fn start(network: &mut Network) -> Result<(Stages, Detail), Failure> {
+    let first = network.start_super_node(&[]).await?;
+    let second = network.start_super_node(std::slice::from_ref(&first)).await?;
     let compiled = Instant::now();
     compile_the_engine(network.cache()).await?;
     let compiled = compiled.elapsed();
-    network.start_hosts(&super_node).await?;
+    network.start_hosts(&[first.clone(), second.clone()]).await?;
+    let detail = |text: fn(&SuperAddr) -> String| {
+        let (compiled, names) = (format::time(compiled), [&first, &second].map(text).join(" and "));
+        format!("super nodes {names} · {HOSTS} hosts · JavaScript engine compiled in {compiled}")
+    };
+    let detail = Detail::with_short(
+        detail(SuperAddr::to_string),
+        detail(|address| address.id().short()),
+    );
+    let stages = Stages {
+        first: stage(first, network).await?,
+        second: stage(second, network).await?,
+    };
+    Ok((stages, detail))
+}
+
+/// A caller at a super node, once all hosts are connected to it.
+async fn stage(super_node: SuperAddr, network: &mut Network) -> Result<Stage, Failure> {
     let client = Client::builder()
         .super_nodes(vec![super_node.clone()])
         .connect()
         .await?;
     wait_for_hosts(&client, network).await?;
-    let key = Home::at(&network.folder().join("home")).owner_key()?;
-    let detail = |name: String| {
-        let compiled = format::time(compiled);
-        format!("super node {name} · {HOSTS} hosts · JavaScript engine compiled in {compiled}")
-    };
-    let detail = Detail::with_short(detail(super_node.to_string()), detail(super_node.id().short()));
-    let stage = Stage {
+    Ok(Stage {
         super_node,
         client,
-        key,
-    };
-    Ok((stage, detail))
+        key: Home::at(&network.folder().join("home")).owner_key()?,
+    })
 }
 
 /// Compiles the engine before the hosts do: they find it in the cache that all share, instead of
@@ -196,6 +237,14 @@ fn kill(network: &mut Network, last: Option<AnsweredBy>) -> Result<((), Detail),
         format!("host {host} · process {process}"),
         format!("host {} · process {process}", host.short()),
     );
+    Ok(((), detail))
+}
+
+fn kill_super_node(stage: Option<&Stage>, network: &mut Network) -> Result<((), Detail), Failure> {
+    let address = &given(stage)?.super_node;
+    let process = network.kill_first_super_node()?;
+    let text = |name: String| format!("super node {name} · process {process}");
+    let detail = Detail::with_short(text(address.to_string()), text(address.id().short()));
     Ok(((), detail))
 }
 
@@ -380,6 +429,37 @@ impl Function {
             (),
             Detail::new(format!("{}: {message}", FaultKind::Decommissioned.label())),
         ))
+    }
+
+    /// Starts the host that was killed, and waits until it has thrown away what it held: it was off when
+    /// the function was ended.
+    async fn is_heard_of(
+        &self,
+        stage: Option<&Stage>,
+        network: &mut Network,
+    ) -> Result<((), Detail), Failure> {
+        let stage = given(stage)?;
+        let revisions = stage.client.versions(self.id(stage)).await?;
+        let artifacts: Vec<ArtifactHash> = revisions
+            .iter()
+            .filter_map(|revision| Some(revision.manifest.publish()?.artifact))
+            .collect();
+        let host = network.start_again(std::slice::from_ref(&stage.super_node))?;
+        let held = artifacts
+            .iter()
+            .filter(|artifact| network.keeps(host, artifact))
+            .count();
+        let deadline = Instant::now() + SEED_MAX;
+        while artifacts.iter().any(|artifact| network.keeps(host, artifact)) {
+            network.check()?;
+            if Instant::now() > deadline {
+                return Err(Failure::local(format!("host {host} still keeps the function")));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let text = |host: &str| format!("host {host} kept {held} artifacts of it, and keeps none any more");
+        let detail = Detail::with_short(text(&host.to_string()), text(&host.short()));
+        Ok(((), detail))
     }
 }
 

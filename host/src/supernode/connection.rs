@@ -221,10 +221,6 @@ async fn answer(
             Err(fault) => refuse(exchange, fault).await,
         },
         Request::Locate(asked) => exchange.reply(directory::locate(node, &asked)).await,
-        Request::Reconcile(_) | Request::Wanted(_) => {
-            let message = "this super node does not reconcile sets";
-            refuse(exchange, Fault::new(FaultKind::VersionMismatch, message)).await
-        }
         Request::Call(_) | Request::Attach(_) | Request::RelayOffer(_) => {
             let fault = Fault::new(FaultKind::Refused, "a super node runs no functions")
                 .help("resolve the function, and call one of its hosts");

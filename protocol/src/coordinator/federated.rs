@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+#[cfg(test)]
+use super::News;
 use super::{Coordinator, EARLY_ORDERS_MAX, HOLDINGS_MAX, Host, REMOTE_HOSTS_MAX, ReplicaRecord};
 use crate::id::{FunctionId, NodeId};
 use crate::placement::{self, DIRECTORY_SIZE, FailureDomain};
@@ -100,7 +102,7 @@ impl Coordinator {
             }
             return;
         }
-        if self.hosts.len() - self.hosts_here >= REMOTE_HOSTS_MAX {
+        if self.hosts.len() - self.here.len() >= REMOTE_HOSTS_MAX {
             return;
         }
         let host = Host {
@@ -118,6 +120,7 @@ impl Coordinator {
             load: 0,
             failure_permille: 0,
             holds: BTreeSet::new(),
+            releasing: BTreeSet::new(),
         };
         self.insert(node, host);
         self.place_on(node);
@@ -143,10 +146,11 @@ impl Coordinator {
 
     // -- orders and what came of them --------------------------------------------------------------
 
-    /// A super node says what a host here shall hold. Only one of the function's directory may.
+    /// A super node says what a host here shall hold. Only the first of the function's directory may, as this node
+    /// sees it: two that do not see the same federation would otherwise undo each other's orders without end.
     pub fn on_order(&mut self, from: NodeId, order: &Order) {
         let Order { function, host, hold } = *order;
-        if !self.directory(&function).contains(&from) {
+        if placement::nearest(&function, 1, &self.supers) != [from] {
             return;
         }
         if hold {
@@ -253,9 +257,10 @@ impl Coordinator {
     /// All hosts here, for a super node that was just linked.
     pub fn host_records(&self) -> Vec<HostRecord> {
         let here = self
-            .hosts
+            .here
             .iter()
-            .filter(|(_, h)| h.local && h.live && !h.draining);
+            .filter_map(|node| Some((node, self.hosts.get(node)?)));
+        let here = here.filter(|(_, host)| host.live && !host.draining);
         here.map(|(node, host)| host.record(*node)).collect()
     }
 
@@ -320,3 +325,7 @@ impl Host {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "federated_tests.rs"]
+mod tests;

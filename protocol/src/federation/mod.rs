@@ -18,7 +18,6 @@
 //! | absent | 4 s later | (none): its hosts and its directory share are others' |
 
 pub mod clock;
-pub mod item;
 pub mod record;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -425,3 +424,6 @@ impl Federation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,7 @@ impl World<'_> {
                         self.drain(super_node);
                         let life = self.supers[super_node].life;
                         self.after(1, Event::SuperTick(super_node, life));
+                        self.reset_sessions(super_node);
                     }
                 }
             }
@@ -116,6 +117,18 @@ impl World<'_> {
         for ((a, b), link) in &mut self.links {
             if *a == number || *b == number {
                 link.seen_by[usize::from(*b == number)] = false;
+            }
+        }
+    }
+
+    /// A super node that has restarted knows nothing of its hosts' connections, and tells them so (a stateless
+    /// reset) when they send something.
+    fn reset_sessions(&mut self, super_node: usize) {
+        for number in 0..self.hosts.len() {
+            if self.hosts[number].site == Some(super_node) {
+                let session = self.hosts[number].session;
+                let delay = 2 * self.network.latency(super_node, self.hosts[number].place);
+                self.after(delay, Event::SessionLost(number, session));
             }
         }
     }

@@ -16,6 +16,8 @@ pub(super) struct Network {
     config: scenario::Network,
     seed: u64,
     rng: fastrand::Rng,
+    /// From when on nothing is lost any more.
+    calm_at: Micros,
     /// Which side of which partition a node is on; a node that is in none is on none.
     sides: BTreeMap<usize, BTreeSet<Place>>,
     one_way: BTreeSet<usize>,
@@ -25,11 +27,12 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(config: scenario::Network, seed: u64) -> Self {
+    pub(super) fn new(config: scenario::Network, seed: u64, calm_at: Micros) -> Self {
         Self {
             config,
             seed,
             rng: fastrand::Rng::with_seed(seed ^ 0x006e_6574),
+            calm_at,
             sides: BTreeMap::new(),
             one_way: BTreeSet::new(),
             slow: BTreeSet::new(),
@@ -86,7 +89,7 @@ impl Network {
     pub(super) fn arrival(&mut self, now: Micros, from: Place, to: Place) -> Micros {
         let latency = self.latency(from, to);
         let mut time = latency + micros(self.config.jitter_ms * self.rng.f64());
-        while self.config.loss > 0.0 && self.rng.f64() < self.config.loss {
+        while self.config.loss > 0.0 && now < self.calm_at && self.rng.f64() < self.config.loss {
             time += 2 * latency;
         }
         let last = self.last.entry((from, to)).or_default();

@@ -18,7 +18,8 @@ pub struct Scenario {
     /// Bytes of each artifact.
     #[serde(default = "ten_thousand")]
     pub artifact_bytes: u64,
-    /// When the last fault is over at the latest, in seconds; properties are checked `settle_s` later.
+    /// When the last fault is over at the latest and no packet is lost any more, in seconds; properties are checked
+    /// `settle_s` later.
     pub duration_s: u64,
     /// How long everything may take to settle, in seconds.
     #[serde(default = "thirty")]

@@ -154,7 +154,7 @@ impl<'a> World<'a> {
             scenario,
             now: 0,
             rng: fastrand::Rng::with_seed(seed),
-            network: Network::new(scenario.network, seed),
+            network: Network::new(scenario.network, seed, scenario.duration_s * 1_000_000),
             super_numbers: supers.iter().enumerate().map(|(n, s)| (s.node, n)).collect(),
             host_numbers: hosts.iter().enumerate().map(|(n, h)| (h.node, n)).collect(),
             supers,
@@ -296,7 +296,7 @@ impl<'a> World<'a> {
             E::Notify(node, function) => (node, live(&function).map(Told::Changed)),
             E::Release(node, function) => (node, Some(Told::Release(function))),
             E::Synced(node) => (node, Some(Told::Synced)),
-            E::Lost(_) => return,
+            E::Lost(node) => return self.close_session(number, node),
         };
         let (Some(told), Some(&host)) = (told, self.host_numbers.get(&node)) else {
             return;
@@ -310,6 +310,18 @@ impl<'a> World<'a> {
         self.measured.to_hosts += 1;
         let arrival = self.network.arrival(self.now, number, place);
         self.at(arrival, Event::ToHost(host, session, told));
+    }
+
+    /// A super node closes the connection of a host that it has lost.
+    fn close_session(&mut self, number: usize, node: NodeId) {
+        let host = self.host_numbers[&node];
+        let Host {
+            site, session, place, ..
+        } = self.hosts[host];
+        if site == Some(number) && self.network.is_open_both_ways(number, place) {
+            let delay = self.network.latency(number, place);
+            self.after(delay, Event::SessionLost(host, session));
+        }
     }
 
     fn do_for_peer(&mut self, number: usize, effect: crate::federation::Effect) {
@@ -632,6 +644,11 @@ impl<'a> World<'a> {
         let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX);
         let held = host.holder.held();
         let hub = &mut self.supers[site].hub;
+        if !matches!(said, Said::Register) && !hub.coordinator().is_here(&node) {
+            // A connection that the super node does not know is reset.
+            let delay = self.network.latency(site, host.place);
+            return self.after(delay, Event::SessionLost(number, session));
+        }
         hub.with_hosts(|c| match said {
             Said::Register => {
                 let domain = FailureDomain::of(

@@ -1,8 +1,8 @@
 //! Super node to super node: who is there, what changed, who holds what.
 //!
 //! One long stream for each pair of super nodes (a *link*), opened with [`Peer`] by either side and answered with
-//! [`Peered`]; then both send [`PeerMessage`]s. What one side missed is fetched on streams of its own:
-//! [`Changes`] where a cursor says from where on, [`Reconcile`] and [`Wanted`] where there is none.
+//! [`Peered`]; then both send [`PeerMessage`]s. What one side missed is fetched on a stream of its own with
+//! [`Changes`]; [`Locate`] asks who has hosts of a function.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +22,6 @@ pub const MEMBERS_PAGE_MAX: usize = 100;
 pub const HOSTS_PAGE_MAX: usize = 64;
 /// The most replicas in one [`Replicas`] message, and orders in one [`Orders`] message.
 pub const REPLICAS_PAGE_MAX: usize = 500;
-/// The most items in one [`Wanted`] message.
-pub const WANTED_PAGE_MAX: usize = 2_000;
-/// The longest message of a reconciliation, in bytes.
-pub const RECONCILE_BYTES_MAX: usize = 60 * 1024;
 /// The most cursors in one [`Changes`] message: one for each super node that ever published.
 pub const CURSORS_MAX: usize = 4_096;
 
@@ -275,39 +271,6 @@ pub struct Locate {
 pub struct Located {
     /// Super nodes with hosts that can answer.
     pub supers: Vec<NodeId>,
-    /// For what comes later.
-    pub extensions: Extensions,
-}
-
-/// One step of a set reconciliation (negentropy, protocol version 1) over all live manifests. Answer:
-/// [`Reconciled`]; the next step goes on the same stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reconcile {
-    /// At most [`RECONCILE_BYTES_MAX`].
-    #[serde(with = "serde_bytes")]
-    pub message: Vec<u8>,
-    /// For what comes later.
-    pub extensions: Extensions,
-}
-
-/// The answer to a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reconciled {
-    /// At most [`RECONCILE_BYTES_MAX`].
-    #[serde(with = "serde_bytes")]
-    pub message: Vec<u8>,
-    /// What the answering side knew before the first step.
-    pub known: Vec<Cursor>,
-    /// For what comes later.
-    pub extensions: Extensions,
-}
-
-/// Asks for live manifests by their items in a reconciliation ([`crate::federation::item`]). Answer: pages of
-/// [`ChangesPage`] until one is the last; what changed meanwhile is left out, and comes as a change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
-    /// At most [`WANTED_PAGE_MAX`].
-    pub items: Vec<[u8; 32]>,
     /// For what comes later.
     pub extensions: Extensions,
 }

@@ -64,12 +64,8 @@ wire_enum! {
         20 => Peer(federation::Peer),
         /// Super node to super node: what changed beyond what I know.
         21 => Changes(federation::Changes),
-        /// Super node to super node: what do our registries not have in common.
-        22 => Reconcile(federation::Reconcile),
-        /// Super node to super node: these live manifests.
-        23 => Wanted(federation::Wanted),
         /// Super node to super node: who has hosts of a function.
-        24 => Locate(federation::Locate),
+        22 => Locate(federation::Locate),
     }
 }
 

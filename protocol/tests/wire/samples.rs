@@ -1,6 +1,7 @@
 //! One message of every kind, with every field set.
 
 use orb_protocol::fault::{Fault, FaultKind};
+use orb_protocol::federation::record::Record;
 use orb_protocol::head::SignedHead;
 use orb_protocol::id::{ArtifactHash, EngineHash, FunctionId, ManifestHash, NodeId, RequestId};
 use orb_protocol::key::{NodeKey, OwnerKey};
@@ -11,13 +12,17 @@ use orb_protocol::wire::call::{Attach, Call, Credential, Started, TraceContext, 
 use orb_protocol::wire::codec::{self, DecodeError};
 use orb_protocol::wire::control::{
     Assign, Beat, Changed, Draining, Dropped, Held, Holding, HostMessage, Offer, Ready, Refused, Register,
-    Registered, Release, SuperMessage, Synced,
+    Registered, Release, SuperMessage, Supers, Synced,
 };
 use orb_protocol::wire::directory::{
     self, Fetch, Fetched, HostHint, Inspect, Inspected, List, Listed, PublishStep, Published, ReadyReport,
     Replica, ReplicaState, Resolve, Resolved, RevisionEntry, Summary, Versions, VersionsListed, WaitReady,
 };
 use orb_protocol::wire::extension::Extensions;
+use orb_protocol::wire::federation::{
+    Changes, ChangesPage, Cursor, HostRecord, Hosts, Locate, Located, Members, Order, Orders, Peer, PeerBeat,
+    PeerMessage, Peered, RegistryChange, ReplicaChange, ReplicaNews, Replicas,
+};
 use orb_protocol::wire::relay::{OpenRelay, RelayAccepted, RelayOffer, RelayOpened};
 use orb_protocol::wire::{Info, NodeInfo, Reply, Request};
 use serde::Serialize;
@@ -464,7 +469,152 @@ pub(crate) fn wrappers() -> Vec<Sample> {
     ]
 }
 
+fn federation() -> Vec<Sample> {
+    let extensions = Extensions::none;
+    let key = NodeKey::from_seed([2; 32]);
+    let record = Record {
+        node: node(),
+        addresses: vec!["203.0.113.7:4433".to_owned()],
+        number: 3,
+        software: "orb 0.1.0".to_owned(),
+        extensions: extensions(),
+    };
+    let signed_record = record.sign(&key);
+    let at = Cursor {
+        log: [9; 16],
+        number: 12,
+    };
+    let change = RegistryChange {
+        at,
+        manifest: signed(),
+        head: SignedHead::sign(&owner(), &verified()),
+        extensions: extensions(),
+    };
+    let host = HostRecord {
+        node: node(),
+        offer: Offer {
+            capacity: 8,
+            ceiling: Limits::default(),
+            artifact_bytes_max: 64 << 20,
+            disk_free_bytes: 1 << 34,
+            engines: vec![EngineHash::from_bytes([3; 32])],
+            operator: "somebody".to_owned(),
+            extensions: extensions(),
+        },
+        address: "203.0.113.7".to_owned(),
+    };
+    let news = ReplicaNews {
+        function: function(),
+        host: node(),
+        version: version(),
+        change: ReplicaChange::Refused,
+        reason: "too large".to_owned(),
+    };
+    let order = Order {
+        function: function(),
+        host: node(),
+        hold: true,
+    };
+    let beat = PeerBeat {
+        own: at,
+        known: 77,
+        extensions: extensions(),
+    };
+    let peer = Peer {
+        record: signed_record.clone(),
+        own: at,
+        extensions: extensions(),
+    };
+    vec![
+        sample("Record", &record),
+        sample("Peer", &peer),
+        sample(
+            "Peered",
+            &Peered {
+                record: signed_record.clone(),
+                own: at,
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "Members",
+            &Members {
+                records: vec![signed_record],
+                extensions: extensions(),
+            },
+        ),
+        sample("RegistryChange", &change),
+        sample(
+            "Hosts",
+            &Hosts {
+                reset: true,
+                last: false,
+                up: vec![host],
+                down: vec![node()],
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "Replicas",
+            &Replicas {
+                news: vec![news],
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "Orders",
+            &Orders {
+                orders: vec![order],
+                extensions: extensions(),
+            },
+        ),
+        sample("PeerBeat", &beat),
+        sample("PeerMessage", &PeerMessage::from(beat)),
+        sample(
+            "Changes",
+            &Changes {
+                known: vec![at],
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "ChangesPage",
+            &ChangesPage {
+                changes: vec![change],
+                known: vec![at],
+                last: true,
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "Locate",
+            &Locate {
+                function: function(),
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "Located",
+            &Located {
+                supers: vec![node()],
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "Supers",
+            &Supers {
+                addresses: vec!["203.0.113.7:4433".to_owned()],
+                extensions: extensions(),
+            },
+        ),
+    ]
+}
+
 /// All of them.
 pub(crate) fn all() -> Vec<Sample> {
-    messages().into_iter().chain(wrappers()).collect()
+    messages()
+        .into_iter()
+        .chain(federation())
+        .chain(wrappers())
+        .collect()
 }

@@ -9,6 +9,7 @@ use orb_protocol::wire::Request;
 use orb_protocol::wire::codec;
 use orb_protocol::wire::control::{HostMessage, SuperMessage};
 use orb_protocol::wire::directory::ReplicaState;
+use orb_protocol::wire::federation::{PeerMessage, ReplicaChange};
 use orb_protocol::wire::tagged::Tagged;
 use serde::de::DeserializeOwned;
 
@@ -74,14 +75,17 @@ fn every_tag_means_what_it_meant() {
     });
     let kinds = (0..TAGS_TRIED).map(|tag| (tag, variant_of(&Kind::from(tag))));
     let states = (0..TAGS_TRIED).map(|tag| (tag, variant_of(&ReplicaState::from(tag))));
+    let changes = (0..TAGS_TRIED).map(|tag| (tag, variant_of(&ReplicaChange::from(tag))));
     let all = [
         tags::<Request>("Request"),
         tags::<HostMessage>("HostMessage"),
         tags::<SuperMessage>("SuperMessage"),
+        tags::<PeerMessage>("PeerMessage"),
         tags::<Action>("Action"),
         list("FaultKind", faults),
         list("Kind", kinds),
         list("ReplicaState", states),
+        list("ReplicaChange", changes),
     ];
     insta::assert_snapshot!(all.concat());
 }

@@ -28,6 +28,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("directory", wire::directory),
     ("emitter", module::emitter),
     ("extension", wire::extension),
+    ("federation", wire::federation),
     ("frames", frames::frames),
     ("head", manifest::head),
     ("manifest", manifest::manifest),

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use orb_protocol::fault::Fault;
+use orb_protocol::federation::record::{ADDRESSES_MAX, VerifiedRecord};
 use orb_protocol::wire::call::{Attach, Call, Credential, Started, TraceContext, Trailer};
 use orb_protocol::wire::control::{HostMessage, Offer, Register, Registered, SuperMessage};
 use orb_protocol::wire::directory::{
@@ -10,6 +11,9 @@ use orb_protocol::wire::directory::{
     Resolved, Versions, VersionsListed, WaitReady,
 };
 use orb_protocol::wire::extension::{CRITICAL, EXTENSIONS_MAX, Extension, Extensions};
+use orb_protocol::wire::federation::{
+    Changes, ChangesPage, Locate, Located, Peer, PeerMessage, Peered, RegistryChange, SignedRecord,
+};
 use orb_protocol::wire::relay::{OpenRelay, RelayAccepted, RelayOffer, RelayOpened};
 use orb_protocol::wire::tagged::Tagged;
 use orb_protocol::wire::{Info, NodeInfo, Reply, Request, codec};
@@ -76,6 +80,19 @@ const CONTROL: &Family = &[
     ("Offer", law::<Offer>),
 ];
 
+/// What super nodes tell each other.
+const FEDERATION: &Family = &[
+    ("Peer", law::<Peer>),
+    ("Peered", law::<Peered>),
+    ("PeerMessage", law::<PeerMessage>),
+    ("RegistryChange", law::<RegistryChange>),
+    ("Changes", law::<Changes>),
+    ("ChangesPage", law::<ChangesPage>),
+    ("Locate", law::<Locate>),
+    ("Located", law::<Located>),
+    ("SignedRecord", record),
+];
+
 /// How relay sessions are made.
 const RELAY: &Family = &[
     ("OpenRelay", law::<OpenRelay>),
@@ -104,6 +121,7 @@ const FAMILIES: &[(&str, &Family)] = &[
     ("call", CALL),
     ("directory", DIRECTORY),
     ("control", CONTROL),
+    ("federation", FEDERATION),
     ("relay", RELAY),
     ("request", REQUEST),
     ("extension", EXTENSION),
@@ -133,6 +151,21 @@ pub(crate) fn directory(bytes: &[u8]) {
 
 pub(crate) fn control(bytes: &[u8]) {
     read(CONTROL, bytes);
+}
+
+pub(crate) fn federation(bytes: &[u8]) {
+    read(FEDERATION, bytes);
+}
+
+/// A record that verifies is passed on as the bytes that were signed.
+fn record(bytes: &[u8]) {
+    law::<SignedRecord>(bytes);
+    if let Ok(signed) = codec::decode::<SignedRecord>(bytes)
+        && let Ok(verified) = VerifiedRecord::verify(signed.clone())
+    {
+        assert_eq!(verified.signed(), &signed);
+        assert!((1..=ADDRESSES_MAX).contains(&verified.record().addresses.len()));
+    }
 }
 
 pub(crate) fn relay(bytes: &[u8]) {

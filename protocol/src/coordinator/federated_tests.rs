@@ -1,0 +1,173 @@
+#![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+
+use super::super::tests::{effects, join, node, offer, revision};
+use super::*;
+use crate::coordinator::Effect;
+
+/// Three super nodes; which of them is first for the function of these tests.
+fn supers(function: &FunctionId) -> (Vec<NodeId>, BTreeSet<NodeId>) {
+    let all: BTreeSet<NodeId> = [101, 102, 103].map(node).into();
+    (placement::nearest(function, 3, &all), all)
+}
+
+fn remote(byte: u8) -> HostRecord {
+    HostRecord {
+        node: node(byte),
+        offer: offer(),
+        address: format!("10.0.{byte}.1"),
+    }
+}
+
+fn news(coordinator: &mut Coordinator) -> Vec<News> {
+    std::iter::from_fn(|| coordinator.poll_news()).collect()
+}
+
+fn ready(function: FunctionId, host: u8) -> ReplicaNews {
+    ReplicaNews {
+        function,
+        host: node(host),
+        version: revision(1).version(),
+        change: ReplicaChange::Ready,
+        reason: String::new(),
+    }
+}
+
+#[test]
+fn the_first_of_the_directory_places_on_hosts_of_all_and_the_others_wait_for_orders() {
+    let first_revision = revision(1);
+    let function = first_revision.function();
+    let (directory, all) = supers(&function);
+    let mut first = Coordinator::federated(directory[0]);
+    let mut second = Coordinator::federated(directory[1]);
+    for coordinator in [&mut first, &mut second] {
+        coordinator.on_supers(all.clone());
+        join(coordinator, 1, &[]);
+        coordinator.on_remote_up(directory[2], remote(2));
+        coordinator.on_manifest(&first_revision);
+    }
+    assert_eq!(
+        first.assigned(&function).len(),
+        2,
+        "its own host and the other one"
+    );
+    assert!(effects(&mut first).contains(&Effect::Assign(node(1), function)));
+    assert!(news(&mut first).contains(&News::Order(directory[2], function, node(2), true)));
+    assert!(second.assigned(&function).is_empty());
+    assert!(
+        !effects(&mut second)
+            .iter()
+            .any(|e| matches!(e, Effect::Assign(..)))
+    );
+    // Until the first one is gone.
+    second.on_supers([directory[1], directory[2]].into());
+    assert_eq!(second.assigned(&function).len(), 2);
+}
+
+#[test]
+fn orders_count_from_the_first_only_and_may_come_before_the_manifest() {
+    let first_revision = revision(1);
+    let function = first_revision.function();
+    let (directory, all) = supers(&function);
+    let mut last = Coordinator::federated(directory[2]);
+    last.on_supers(all);
+    join(&mut last, 1, &[]);
+    effects(&mut last);
+    let order = |hold| Order {
+        function,
+        host: node(1),
+        hold,
+    };
+    last.on_order(directory[1], &order(true));
+    last.on_manifest(&first_revision);
+    assert!(last.assigned(&function).is_empty(), "the second one has no say");
+
+    let mut last = Coordinator::federated(directory[2]);
+    last.on_supers(directory.iter().copied().collect());
+    join(&mut last, 1, &[]);
+    effects(&mut last);
+    last.on_order(directory[0], &order(true));
+    assert_eq!(last.waiting(), 1);
+    last.on_manifest(&first_revision);
+    assert!(effects(&mut last).contains(&Effect::Assign(node(1), function)));
+    last.on_ready(0, node(1), function, first_revision.version());
+    assert!(news(&mut last).contains(&News::Replica(function, node(1))));
+    last.on_order(directory[0], &order(false));
+    assert!(effects(&mut last).contains(&Effect::Release(node(1), function)));
+}
+
+#[test]
+fn a_report_that_crosses_with_a_release_does_not_strike_what_was_assigned_since() {
+    let first_revision = revision(1);
+    let function = first_revision.function();
+    let (directory, all) = supers(&function);
+    let mut last = Coordinator::federated(directory[2]);
+    last.on_supers(all);
+    join(&mut last, 1, &[]);
+    last.on_manifest(&first_revision);
+    let order = |hold| Order {
+        function,
+        host: node(1),
+        hold,
+    };
+    for hold in [true, false, true] {
+        last.on_order(directory[0], &order(hold));
+    }
+    // The report of the release comes late.
+    last.on_dropped(0, node(1), function);
+    last.on_ready(0, node(1), function, first_revision.version());
+    assert_eq!(last.route(0, &function).len(), 1);
+}
+
+#[test]
+fn a_host_that_is_ready_for_what_has_ended_is_told_of_the_end() {
+    let mut coordinator = Coordinator::new();
+    join(&mut coordinator, 1, &[]);
+    coordinator.on_manifest(&super::super::tests::tombstone(2));
+    effects(&mut coordinator);
+    let function = revision(1).function();
+    coordinator.on_ready(0, node(1), function, revision(1).version());
+    assert_eq!(effects(&mut coordinator), [Effect::Notify(node(1), function)]);
+}
+
+#[test]
+fn hosts_that_a_super_node_does_not_name_any_more_are_gone() {
+    let (directory, all) = supers(&revision(1).function());
+    let mut coordinator = Coordinator::federated(directory[0]);
+    coordinator.on_supers(all);
+    coordinator.on_manifest(&revision(1));
+    for host in [1, 2] {
+        coordinator.on_remote_up(directory[1], remote(host));
+    }
+    let function = revision(1).function();
+    coordinator.on_replica_news(directory[1], ready(function, 1));
+    assert_eq!(coordinator.sites(&function), [directory[1]].into());
+    // Of another one's hosts nobody may speak.
+    coordinator.on_replica_news(directory[2], ready(function, 2));
+    coordinator.on_hosts_reset(directory[1]);
+    coordinator.on_remote_up(directory[1], remote(2));
+    coordinator.on_hosts_listed(directory[1]);
+    assert!(coordinator.sites(&function).is_empty());
+    assert_eq!(coordinator.assigned(&function), [node(2)]);
+    coordinator.on_site_lost(directory[1]);
+    assert!(coordinator.assigned(&function).is_empty());
+}
+
+#[test]
+fn an_order_that_was_lost_is_given_again() {
+    let first_revision = revision(1);
+    let function = first_revision.function();
+    let (directory, all) = supers(&function);
+    let mut first = Coordinator::federated(directory[0]);
+    first.on_supers(all);
+    first.on_remote_up(directory[1], remote(1));
+    first.on_manifest(&first_revision);
+    let order = News::Order(directory[1], function, node(1), true);
+    assert_eq!(news(&mut first), [order]);
+    first.on_tick(10_000);
+    assert_eq!(news(&mut first), [order]);
+    first.on_replica_news(directory[1], ready(function, 1));
+    for second in 3..9 {
+        first.on_tick(second * 5_000);
+    }
+    assert_eq!(news(&mut first), [], "it is settled");
+}
