@@ -6,7 +6,7 @@ use crate::key::OwnerKey;
 use crate::manifest::Action;
 use crate::testing::{manifest, publish};
 
-fn node(byte: u8) -> NodeId {
+pub(super) fn node(byte: u8) -> NodeId {
     NodeId::from_bytes([byte; 32])
 }
 
@@ -22,7 +22,7 @@ fn offer() -> Offer {
     }
 }
 
-fn beat() -> Beat {
+pub(super) fn beat() -> Beat {
     Beat {
         running: 0,
         waiting: 0,
@@ -33,7 +33,7 @@ fn beat() -> Beat {
     }
 }
 
-fn revision(revision: u64) -> Verified {
+pub(super) fn revision(revision: u64) -> Verified {
     manifest(&OwnerKey::from_seed([1; 32]), "a", 0, revision, publish(0))
 }
 
@@ -47,18 +47,18 @@ fn tombstone(revision: u64) -> Verified {
     )
 }
 
-fn effects(coordinator: &mut Coordinator) -> Vec<Effect> {
+pub(super) fn effects(coordinator: &mut Coordinator) -> Vec<Effect> {
     std::iter::from_fn(|| coordinator.poll_effect()).collect()
 }
 
-fn join(coordinator: &mut Coordinator, byte: u8, held: &[Held]) {
+pub(super) fn join(coordinator: &mut Coordinator, byte: u8, held: &[Held]) {
     let domain = FailureDomain::V4([byte, 0, 0]);
     coordinator.on_registered(0, node(byte), offer(), domain).unwrap();
     coordinator.on_holding(0, node(byte), held, true).unwrap();
 }
 
 /// A coordinator with these hosts and the first revision of a function of 3 replicas, all ready.
-fn settled(hosts: &[u8]) -> (Coordinator, FunctionId) {
+pub(super) fn settled(hosts: &[u8]) -> (Coordinator, FunctionId) {
     let mut coordinator = Coordinator::new();
     for &host in hosts {
         join(&mut coordinator, host, &[]);
@@ -72,7 +72,7 @@ fn settled(hosts: &[u8]) -> (Coordinator, FunctionId) {
     (coordinator, first.function())
 }
 
-fn routed(coordinator: &Coordinator, now_ms: u64, function: &FunctionId) -> BTreeSet<NodeId> {
+pub(super) fn routed(coordinator: &Coordinator, now_ms: u64, function: &FunctionId) -> BTreeSet<NodeId> {
     coordinator
         .route(now_ms, function)
         .into_iter()

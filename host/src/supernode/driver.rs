@@ -10,7 +10,7 @@ use orb_protocol::manifest::{Verified, Version};
 use orb_protocol::placement::FailureDomain;
 use orb_protocol::quic::Connection;
 use orb_protocol::wire::control::Offer;
-use orb_protocol::wire::directory::{HostHint, ReadyReport, Replica};
+use orb_protocol::wire::directory::{HostHint, ReadyReport, RemovalReport, Replica};
 use tokio::sync::watch;
 
 use super::close;
@@ -137,6 +137,12 @@ impl Driver {
     /// Who is ready for a version or a newer one, and who is not.
     pub(crate) fn ready_report(&self, function: &FunctionId, version: Version) -> ReadyReport {
         self.lock().coordinator.ready_report(function, version)
+    }
+
+    /// Who has removed a function that was decommissioned.
+    pub(crate) fn removal_report(&self, function: &FunctionId) -> RemovalReport {
+        let now_ms = self.now_ms();
+        self.lock().coordinator.removal_report(now_ms, function)
     }
 
     /// Every host that has to do with a function.

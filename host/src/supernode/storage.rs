@@ -128,7 +128,8 @@ impl Storage {
         Ok(manifest)
     }
 
-    /// Joins a manifest into the registry, durably. What it makes superfluous is removed.
+    /// Takes what a publisher brings into the registry, durably. What it makes superfluous is removed. See
+    /// [`RegistryTables::record_first`].
     ///
     /// To be called in a task that nobody cancels: others hear of the manifest only when this returns.
     ///
@@ -145,7 +146,7 @@ impl Storage {
         let new = Arc::clone(manifest);
         let recorded = self
             .committer
-            .write(move |txn| RegistryTables::record(txn, &new, &head, &limits, invited))
+            .write(move |txn| RegistryTables::record_first(txn, &new, &head, &limits, invited))
             .await;
         // After an error too: what the disk would not confirm may be there all the same.
         lock(&self.live).forget(&manifest.function());

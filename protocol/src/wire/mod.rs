@@ -59,6 +59,8 @@ wire_enum! {
         12 => Attach(call::Attach),
         /// Anybody to anybody: who are you.
         13 => Info(Info),
+        /// Client to super node: answer when hosts have removed a function that was decommissioned.
+        20 => WaitRemoved(directory::WaitRemoved),
     }
 }
 
