@@ -13,9 +13,9 @@ const DEVICES: usize = 4;
 fn devices(network: &Network) -> Vec<Orb> {
     let devices: Vec<Orb> = (0..DEVICES).map(|_| network.user()).collect();
     devices[0].owner();
-    let key = fs::read(devices[0].home().join("owner.key")).unwrap();
+    let key = devices[0].home().join("owner.key");
     for device in &devices[1..] {
-        fs::write(device.home().join("owner.key"), &key).unwrap();
+        fs::copy(&key, device.home().join("owner.key")).unwrap();
     }
     devices
 }

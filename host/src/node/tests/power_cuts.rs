@@ -77,10 +77,9 @@ fn tight_story() -> Vec<Act> {
         seed("f", 1, says("f")),
         seed("g", 1, says("g")),
         displace("h", says("h"), "f", 2),
-        Act::Restart,
         displace("i", says("i"), "g", 2),
-        // The first one comes back, with other bytes.
         displace("j", says("j"), "h", 2),
+        Act::Restart,
     ]
 }
 
