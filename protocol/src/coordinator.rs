@@ -404,7 +404,10 @@ impl Coordinator {
             }
         }
         let assigned = self.functions.get(function).map_or(&[][..], |d| &d.assigned);
-        let pending = assigned.iter().filter(|n| !ready.contains(n)).copied().collect();
+        // Whoever pauses gets ready and does not answer: it is not worth waiting for.
+        let paused = |node: &NodeId| self.hosts.get(node).is_some_and(|host| host.pause.is_on());
+        let pending = assigned.iter().filter(|n| !ready.contains(n) && !paused(n));
+        let pending = pending.copied().collect();
         let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
         ReadyReport {
             ready,

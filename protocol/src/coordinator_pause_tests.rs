@@ -45,6 +45,8 @@ fn a_host_that_pauses_is_not_routed_to_and_moves_nothing() {
             .len(),
         2
     );
+    let report = coordinator.ready_report(&function, Version::default());
+    assert_eq!(report.pending, [], "nobody waits for it");
     // An edit reaches it, so that it is up to date when it goes on.
     coordinator.on_manifest(&revision(2));
     assert!(effects(&mut coordinator).contains(&Effect::Assign(node(paused), function)));

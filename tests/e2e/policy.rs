@@ -88,6 +88,14 @@ fn a_host_in_its_quiet_hours_keeps_what_it_holds_and_takes_nothing() {
         1,
         "{log}"
     );
+    // When everybody pauses, callers are told why nobody answers.
+    operated.set(1, &quiet);
+    eventually("it is said that all hosts pause", || {
+        let call = orb.run(["call", "known", "null", "--json"]);
+        String::from_utf8_lossy(&call.stdout)
+            .contains("paused: quiet hours")
+            .then_some(())
+    });
     // It answers with its old copy as soon as it goes on, though nobody else is there.
     operated.set(0, "");
     operated.network.hosts[1].stop();

@@ -59,7 +59,7 @@ fn load() -> CoreLoad {
     // Fixed point, 16 bits behind it.
     let loads = rustix::system::sysinfo().loads;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
-    let thousandths = (u64::from(loads[0]).saturating_mul(1_000) >> 16) / cores;
+    let thousandths = (loads[0].saturating_mul(1_000) >> 16) / cores;
     CoreLoad(u32::try_from(thousandths).unwrap_or(u32::MAX))
 }
 
@@ -157,7 +157,19 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_a_time_of_day() {
-        assert!(Readings::take().minute < DAY_MINUTES);
+    fn the_time_of_day_is_the_one_that_the_machine_shows() {
+        let minute = || {
+            let date = std::process::Command::new("date")
+                .arg("+%H:%M")
+                .output()
+                .unwrap()
+                .stdout;
+            let text = String::from_utf8(date).unwrap();
+            let (hours, minutes) = text.trim().split_once(':').unwrap();
+            hours.parse::<u16>().unwrap() * 60 + minutes.parse::<u16>().unwrap()
+        };
+        // It may become the next minute between the two.
+        let (before, here, after) = (minute(), Readings::take().minute, minute());
+        assert!([before, after].contains(&here), "{before} {here} {after}");
     }
 }
