@@ -10,6 +10,7 @@
 //! | joining | last of its holdings | live: `Synced` is sent, replicas are assigned |
 //! | live | silent for 5 s | live, not routed to |
 //! | live | draining | leaving: not routed to, its replicas are assigned elsewhere |
+//! | live | pausing ([`crate::pause`]) | live, not routed to, gets nothing new; later others hold what it holds |
 //! | any | silent for 8 s, or connection closed | (none): its replicas are assigned elsewhere |
 //!
 //! Replicas are made before others are broken: a host that is no longer among the nearest is
@@ -29,10 +30,12 @@ use settle::Settling;
 
 use crate::id::{EngineHash, FunctionId, NodeId, OwnerId};
 use crate::manifest::{Limits, Rank, Verified, Version};
+use crate::pause::{Pause, Turn};
 use crate::placement::{self, FailureDomain};
 use crate::ranking;
+use crate::removals::Removals;
 use crate::wire::control::{Beat, HOLDINGS_ONLY, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
-use crate::wire::directory::{HOSTS_MAX, HostHint, ReadyReport, Replica, ReplicaState};
+use crate::wire::directory::{HOSTS_MAX, HostHint, ReadyReport, RemovalReport, Replica, ReplicaState};
 use crate::wire::extension::Extensions;
 
 /// The most functions that one host may say it holds: bounds what a host can make a super node keep.
@@ -119,6 +122,7 @@ struct Host {
     /// It wants to hear of every change, not only of what it holds.
     hears_all: bool,
     draining: bool,
+    pause: Pause,
     /// Its connection ended; it may come back.
     closed: bool,
     heard_ms: u64,
@@ -168,6 +172,7 @@ pub struct Coordinator {
     listeners: BTreeSet<NodeId>,
     /// How many hosts each failure domain has.
     domains: BTreeMap<FailureDomain, usize>,
+    removals: Removals,
     effects: VecDeque<Effect>,
     news: VecDeque<News>,
 }
@@ -220,6 +225,9 @@ impl Coordinator {
             assigned,
         };
         self.functions.insert(function, desired);
+        let ready = self.records(&function).filter(|(.., record)| record.ready);
+        let holders: Vec<NodeId> = ready.map(|(node, ..)| node).collect();
+        self.removals.on_manifest(manifest, holders.into_iter());
         // A refusal was for the older revision's size and limits.
         if let Some(records) = self.replicas.get_mut(&function) {
             for record in records.values_mut() {
@@ -304,6 +312,7 @@ impl Coordinator {
             sites,
             live: false,
             draining: false,
+            pause: Pause::default(),
             closed: false,
             heard_ms: now_ms,
             rtt_us: 0,
@@ -332,6 +341,7 @@ impl Coordinator {
         if host.holds.len() + held.len() > HOLDINGS_MAX {
             return Err(CoordinatorError::TooManyHoldings);
         }
+        self.removals.on_holding(node, held, last);
         for held in held {
             let known = self.functions.get(&held.function);
             if known.is_some_and(|desired| desired.version != held.version || desired.wish.is_none()) {
@@ -358,6 +368,7 @@ impl Coordinator {
         host.load = beat.running.saturating_add(beat.waiting);
         host.disk_free_bytes = beat.disk_free_bytes;
         host.failure_permille = beat.failure_permille;
+        host.pause.hear(now_ms, beat.pause());
         for (function, run_us) in &beat.run_times_us {
             if let Some(record) = self.replicas.get_mut(function).and_then(|r| r.get_mut(&node)) {
                 record.run_us = *run_us;
@@ -410,7 +421,12 @@ impl Coordinator {
         if desired.version != version || !desired.assigned.contains(&node) {
             return;
         }
-        self.refuse_record(node, function, version, reason);
+        if self.hosts[&node].pause.is_on() {
+            // It is asked again afterwards.
+            self.erase(&node, &function);
+        } else {
+            self.refuse_record(node, function, version, reason);
+        }
         self.say(node, function);
         self.give_up(&node, &function);
         self.place(function);
@@ -421,6 +437,7 @@ impl Coordinator {
         if !self.heard(now_ms, node) {
             return;
         }
+        self.removals.on_dropped(&node, &function);
         let host = self.hosts.get_mut(&node);
         if host.is_some_and(|host| host.releasing.remove(&function)) {
             // It was released; whatever it was told since then holds.
@@ -474,6 +491,14 @@ impl Coordinator {
             self.effects.push_back(Effect::Lost(node));
             self.leave(&node);
         }
+        let hosts = self.hosts.iter_mut().filter(|(_, host)| host.local);
+        let turns = hosts.filter_map(|(&node, host)| Some((node, host.pause.on_tick(now_ms)?)));
+        for (node, turn) in turns.collect::<Vec<(NodeId, Turn)>>() {
+            match turn {
+                Turn::Lasts => self.place_all_of(node),
+                Turn::Over => self.reconsider(node),
+            }
+        }
         self.settle(now_ms);
     }
 
@@ -497,15 +522,18 @@ impl Coordinator {
     /// Who is ready for `version` of a function or a newer one, and who is not.
     pub fn ready_report(&self, function: &FunctionId, version: Version) -> ReadyReport {
         let (mut ready, mut refused) = (Vec::new(), Vec::new());
-        for (node, _, record) in self.records(function) {
-            if record.ready && record.version >= version {
+        for (node, host, record) in self.records(function) {
+            if record.ready && record.version >= version && !host.pause.is_on() {
                 ready.push(node);
             } else if let Some(reason) = &record.refused {
                 refused.push((node, reason.clone()));
             }
         }
         let assigned = self.functions.get(function).map_or(&[][..], |d| &d.assigned);
-        let pending = assigned.iter().filter(|n| !ready.contains(n)).copied().collect();
+        // Whoever pauses gets ready and does not answer: it is not worth waiting for.
+        let paused = |node: &NodeId| self.hosts.get(node).is_some_and(|host| host.pause.is_on());
+        let pending = assigned.iter().filter(|n| !ready.contains(n) && !paused(n));
+        let pending = pending.copied().collect();
         let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
         ReadyReport {
             ready,
@@ -514,6 +542,20 @@ impl Coordinator {
             hosts,
             extensions: Extensions::none(),
         }
+    }
+
+    /// Who has removed a function that was decommissioned, and who has still to do it.
+    pub fn removal_report(&self, now_ms: u64, function: &FunctionId) -> RemovalReport {
+        let mut report = RemovalReport::default();
+        for (node, confirmed) in self.removals.of(function) {
+            let here = |host: &Host| !host.closed && !host.is_silent(now_ms);
+            match confirmed {
+                true => report.removed.push(node),
+                false if self.hosts.get(&node).is_some_and(here) => report.pending.push(node),
+                false => report.offline.push(node),
+            }
+        }
+        report
     }
 
     /// Every host that has to do with a function.
@@ -527,7 +569,7 @@ impl Coordinator {
             .map(|(node, host, record)| Replica {
                 host: host.hint(node, record),
                 state: record.state(host, now_ms, version),
-                reason: record.refused.clone().unwrap_or_default(),
+                reason: record.reason(host),
             })
             .collect()
     }
@@ -546,7 +588,9 @@ impl Coordinator {
             return None;
         }
         let hosts = self.hosts.len();
-        let unwilling = self.hosts.values().find_map(|host| host.unwilling(wish));
+        let paused = |host: &Host| Some(format!("a host is paused: {}", host.pause.reason()?));
+        let mut hosts_now = self.hosts.values();
+        let unwilling = hosts_now.find_map(|host| paused(host).or_else(|| host.unwilling(wish)));
         let why = unwilling.map(|why| format!(" ({why})")).unwrap_or_default();
         Some(format!(
             "{assigned} of {wanted} replicas placed; hosts connected: {hosts}{why}"
@@ -595,12 +639,12 @@ impl Coordinator {
                 self.tell_assigned(function);
             }
         }
-        self.place_on(node);
+        self.reconsider(node);
         self.effects.push_back(Effect::Synced(node));
     }
 
-    /// Places anew what a host that came can hold.
-    fn place_on(&mut self, node: NodeId) {
+    /// Finds out what a host that takes functions now, and did not before, is to hold.
+    fn reconsider(&mut self, node: NodeId) {
         let functions: Vec<FunctionId> = self.functions.keys().copied().collect();
         for function in functions {
             if self.concerns(&function, &node) {
@@ -645,7 +689,8 @@ impl Coordinator {
                     let record = records.and_then(|r| r.get(node));
                     let holds = record.is_some_and(|r| r.ready && r.version == desired.version);
                     let refused = record.is_some_and(|r| r.refused.is_some());
-                    host.live && !host.draining && !refused && (holds || host.unwilling(wish).is_none())
+                    let takes = host.live && !host.draining && host.pause.lets_in(record.is_some());
+                    takes && !refused && (holds || host.unwilling(wish).is_none())
                 });
                 placement::choose(
                     &function,
@@ -733,6 +778,8 @@ impl Coordinator {
         let surplus: Vec<NodeId> = records
             .iter()
             .filter(|(node, record)| record.is_surplus(node, desired) && !record.releasing)
+            // What a host holds that pauses is there for when it goes on.
+            .filter(|(node, _)| self.hosts.get(node).is_none_or(|host| !host.pause.is_on()))
             .map(|(node, _)| *node)
             .collect();
         for node in surplus {
@@ -828,6 +875,12 @@ impl Coordinator {
         let Some(host) = self.remove(node) else {
             return;
         };
+        let ready = |function: &&FunctionId| {
+            let record = self.replicas.get(*function).and_then(|r| r.get(node));
+            record.is_some_and(|record| record.ready)
+        };
+        let held = host.holds.iter().filter(ready).copied().collect();
+        self.removals.on_gone(*node, held);
         for function in host.holds {
             self.erase(node, &function);
             self.give_up(node, &function);
@@ -875,7 +928,8 @@ impl Host {
     }
 
     fn routable(&self, now_ms: u64) -> bool {
-        self.local && self.live && !self.draining && !self.closed && !self.is_silent(now_ms)
+        let here = self.local && self.live && !self.draining && !self.closed && !self.is_silent(now_ms);
+        here && !self.pause.is_on()
     }
 
     /// Why the host would not take the function, as far as it said so when it registered.
@@ -921,16 +975,26 @@ impl ReplicaRecord {
         self.refused.is_none() && !desired.assigned.contains(node)
     }
 
+    /// Why it does not answer, if somebody said so.
+    fn reason(&self, host: &Host) -> String {
+        let pause = || host.pause.reason().map(str::to_owned);
+        self.refused.clone().or_else(pause).unwrap_or_default()
+    }
+
     fn state(&self, host: &Host, now_ms: u64, live: Version) -> ReplicaState {
         match () {
             () if self.refused.is_some() => ReplicaState::Refused,
             () if host.is_silent(now_ms) => ReplicaState::Silent,
+            () if host.pause.is_on() && self.ready => ReplicaState::Paused,
             () if self.ready && self.version >= live => ReplicaState::Ready,
             () => ReplicaState::Assigned,
         }
     }
 }
 
+#[cfg(test)]
+#[path = "coordinator_pause_tests.rs"]
+mod pause_tests;
 #[cfg(test)]
 #[path = "coordinator_tests.rs"]
 mod tests;

@@ -22,7 +22,7 @@ pub(super) fn offer() -> Offer {
     }
 }
 
-fn beat() -> Beat {
+pub(super) fn beat() -> Beat {
     Beat {
         running: 0,
         waiting: 0,
@@ -58,7 +58,7 @@ pub(super) fn join(coordinator: &mut Coordinator, byte: u8, held: &[Held]) {
 }
 
 /// A coordinator with these hosts and the first revision of a function of 3 replicas, all ready.
-fn settled(hosts: &[u8]) -> (Coordinator, FunctionId) {
+pub(super) fn settled(hosts: &[u8]) -> (Coordinator, FunctionId) {
     let mut coordinator = Coordinator::new();
     for &host in hosts {
         join(&mut coordinator, host, &[]);
@@ -72,7 +72,7 @@ fn settled(hosts: &[u8]) -> (Coordinator, FunctionId) {
     (coordinator, first.function())
 }
 
-fn routed(coordinator: &Coordinator, now_ms: u64, function: &FunctionId) -> BTreeSet<NodeId> {
+pub(super) fn routed(coordinator: &Coordinator, now_ms: u64, function: &FunctionId) -> BTreeSet<NodeId> {
     coordinator
         .route(now_ms, function)
         .into_iter()

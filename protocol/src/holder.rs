@@ -12,13 +12,20 @@
 //! | ready | newer revision | ready for the old one and wanted for the new |
 //! | any | tombstone | (none), for good: `Purge`, `ReportDropped` |
 //! | any | released | (none): `Purge`, `ReportDropped` |
+//! | ready for an old one | another one needs the room | without the old bytes: `Purge`, `ReportDropped` |
+//! | ready, not called for long | another one needs the room, and the policy lets it go | (none): `Purge`, `ReportDropped` |
 //!
 //! A tombstone is kept, so that no later message, however late or stale, brings the function back.
 
+mod eviction;
+mod policy;
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::id::{ArtifactHash, EngineHash, FunctionId, OwnerId};
-use crate::manifest::{Limits, Publish, Rank, Verified, Version};
+pub use self::policy::SeedPolicy;
+use crate::id::{ArtifactHash, FunctionId};
+use crate::manifest::{Rank, Verified, Version};
 use crate::wire::control::Held;
 
 /// How long a host cut off from every super node goes on answering, in milliseconds (the brief: 24 hours).
@@ -31,68 +38,12 @@ pub const TOMBSTONES_MAX: usize = 100_000;
 pub const RETRY_MIN_MS: u64 = 500;
 /// The longest delay, in milliseconds.
 pub const RETRY_MAX_MS: u64 = 60_000;
-
-/// What a host is willing to seed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeedPolicy {
-    /// Only these owners, if set.
-    pub allow_owners: Option<BTreeSet<OwnerId>>,
-    /// Never these.
-    pub deny_owners: BTreeSet<OwnerId>,
-    /// The longest artifact, in bytes.
-    pub artifact_bytes_max: u64,
-    /// All artifacts together, in bytes.
-    pub disk_bytes_max: u64,
-    /// The highest limits of a function.
-    pub ceiling: Limits,
-    /// Engines that are there.
-    pub engines: BTreeSet<EngineHash>,
-    /// Capabilities that a guest may have.
-    pub capabilities: BTreeSet<String>,
-}
-
-impl SeedPolicy {
-    /// Whether to hold this revision, with `used_bytes` of disk in use for others.
-    ///
-    /// # Errors
-    /// The rule that says no, for a person.
-    pub fn decide(&self, owner: &OwnerId, publish: &Publish, used_bytes: u64) -> Result<(), String> {
-        if self.deny_owners.contains(owner) {
-            return Err(format!("owner {} is denied", owner.short()));
-        }
-        if self
-            .allow_owners
-            .as_ref()
-            .is_some_and(|allowed| !allowed.contains(owner))
-        {
-            return Err(format!("owner {} is not among the allowed", owner.short()));
-        }
-        if publish.artifact_bytes > self.artifact_bytes_max {
-            let (is, most) = (publish.artifact_bytes, self.artifact_bytes_max);
-            return Err(format!("the artifact has {is} bytes, at most {most} are taken"));
-        }
-        if used_bytes.saturating_add(publish.artifact_bytes) > self.disk_bytes_max {
-            return Err(format!(
-                "the disk budget of {} bytes is used up",
-                self.disk_bytes_max
-            ));
-        }
-        if let Some((name, wanted, most)) = publish.limits.above(&self.ceiling) {
-            return Err(format!("limits.{name} is {wanted}, at most {most} is given"));
-        }
-        if let Some(engine) = publish.engine.filter(|engine| !self.engines.contains(engine)) {
-            return Err(format!("engine {} is not among the allowed", engine.short()));
-        }
-        match publish
-            .capabilities
-            .iter()
-            .find(|wanted| !self.capabilities.contains(*wanted))
-        {
-            Some(wanted) => Err(format!("capability {wanted:?} is not given")),
-            None => Ok(()),
-        }
-    }
-}
+/// For so long nothing else has to go for a function that went for another one, in milliseconds: a super
+/// node may assign it again at once, and two functions would push each other out for ever.
+pub const EVICTED_FOR_MS: u64 = 60 * 60 * 1_000;
+/// The most functions that a host remembers as evicted; beyond, those that went first are forgotten first.
+/// As many as a host holds; 40 bytes each.
+pub const EVICTED_MAX: usize = 10_000;
 
 /// What the daemon has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +62,8 @@ pub enum Effect {
     ReportRefused(FunctionId, Version, String),
     /// Tell the super nodes.
     ReportDropped(FunctionId),
+    /// Tell the operator: this function, or its old bytes, went to make room. The text says for which.
+    LogEvicted(FunctionId, String),
 }
 
 /// What a host may do about a call.
@@ -138,6 +91,8 @@ struct Replica {
     wanted: bool,
     failures: u32,
     retry_at_ms: Option<u64>,
+    /// When it was last called, or came.
+    used_ms: u64,
 }
 
 /// See the module's text.
@@ -150,6 +105,10 @@ pub struct Holder {
     synced: usize,
     /// When the last one of them went away. `None` before the first.
     cut_off_at_ms: Option<u64>,
+    /// When functions went to make room for others.
+    evicted: BTreeMap<FunctionId, u64>,
+    /// The time of the last tick or call: exact enough for what counts in minutes.
+    now_ms: u64,
     effects: VecDeque<Effect>,
 }
 
@@ -162,6 +121,8 @@ impl Holder {
             tombstones: BTreeMap::new(),
             synced: 0,
             cut_off_at_ms: None,
+            evicted: BTreeMap::new(),
+            now_ms: 0,
             effects: VecDeque::new(),
         }
     }
@@ -182,6 +143,7 @@ impl Holder {
                 wanted: false,
                 failures: 0,
                 retry_at_ms: None,
+                used_ms: self.now_ms,
             };
             self.replicas.insert(stored.function(), replica);
         } else {
@@ -207,8 +169,7 @@ impl Holder {
                 .push_back(Effect::ReportRefused(function, version, reason));
             return;
         };
-        let used = self.disk_bytes_without(&manifest.function());
-        match self.policy.decide(&manifest.manifest().owner, publish, used) {
+        match self.admit(&manifest, publish) {
             Ok(()) => self.want(manifest),
             Err(reason) => self.refuse(&manifest, reason),
         }
@@ -251,6 +212,7 @@ impl Holder {
         }
         replica.wanted = false;
         replica.failures = 0;
+        replica.used_ms = self.now_ms;
         let old = replica.ready.replace(replica.live.clone());
         self.effects.push_back(Effect::ReportReady(function, version));
         if let Some(artifact) = old.and_then(|old| old.publish().map(|p| p.artifact)) {
@@ -309,12 +271,23 @@ impl Holder {
 
     /// Time passed; call it about once a second.
     pub fn on_tick(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.evicted
+            .retain(|_, at| now_ms.saturating_sub(*at) < EVICTED_FOR_MS);
         for replica in self.replicas.values_mut() {
             if replica.retry_at_ms.is_some_and(|at| at <= now_ms) {
                 replica.retry_at_ms = None;
                 self.effects
                     .push_back(Effect::Obtain(Box::new(replica.live.clone())));
             }
+        }
+    }
+
+    /// A call of the function is served: it is not among the least recently called.
+    pub fn on_called(&mut self, now_ms: u64, function: &FunctionId) {
+        self.now_ms = self.now_ms.max(now_ms);
+        if let Some(replica) = self.replicas.get_mut(function) {
+            replica.used_ms = self.now_ms;
         }
     }
 
@@ -390,7 +363,7 @@ impl Holder {
 
     /// Bytes of artifacts that are held or wanted.
     pub fn disk_bytes(&self) -> u64 {
-        self.artifacts(None).values().sum()
+        self.ledger(None).bytes()
     }
 
     /// The policy.
@@ -431,7 +404,9 @@ impl Holder {
     fn want(&mut self, manifest: Verified) {
         let function = manifest.function();
         // A new life of the function does not answer with the bytes of an older one.
-        let ready = self.replicas.remove(&function).and_then(|old| old.ready);
+        let old = self.replicas.remove(&function);
+        let used_ms = old.as_ref().map_or(self.now_ms, |old| old.used_ms);
+        let ready = old.and_then(|old| old.ready);
         let ready = ready.filter(|r| r.version().generation == manifest.version().generation);
         self.effects.push_back(Effect::Obtain(Box::new(manifest.clone())));
         let replica = Replica {
@@ -440,6 +415,7 @@ impl Holder {
             wanted: true,
             failures: 0,
             retry_at_ms: None,
+            used_ms,
         };
         self.replicas.insert(function, replica);
     }
@@ -494,27 +470,12 @@ impl Holder {
         }
     }
 
-    /// Artifacts that are held or wanted, with their sizes, but for those of `without`.
-    fn artifacts(&self, without: Option<&FunctionId>) -> BTreeMap<ArtifactHash, u64> {
-        self.replicas
-            .iter()
-            .filter(|(function, _)| Some(*function) != without)
-            .flat_map(|(_, replica)| [Some(&replica.live), replica.ready.as_ref()])
-            .flatten()
-            .filter_map(|manifest| manifest.publish().map(|p| (p.artifact, p.artifact_bytes)))
-            .collect()
-    }
-
     fn disk_bytes_without(&self, function: &FunctionId) -> u64 {
-        self.artifacts(Some(function)).values().sum()
+        self.ledger(Some(function)).bytes()
     }
 
     fn remove_unneeded(&mut self, replica: &Replica) {
-        let artifacts: BTreeSet<ArtifactHash> = [Some(&replica.live), replica.ready.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter_map(|manifest| Some(manifest.publish()?.artifact))
-            .collect();
+        let artifacts: BTreeSet<ArtifactHash> = replica.artifacts().map(|(artifact, _)| artifact).collect();
         for artifact in artifacts {
             self.remove_if_unneeded(artifact);
         }
@@ -527,6 +488,19 @@ impl Holder {
     }
 }
 
+impl Replica {
+    /// The artifacts that it holds or wants, with their sizes in bytes; one that both need comes once.
+    fn artifacts(&self) -> impl Iterator<Item = (ArtifactHash, u64)> + use<> {
+        let of = |manifest: &Verified| manifest.publish().map(|p| (p.artifact, p.artifact_bytes));
+        let live = of(&self.live);
+        let ready = self.ready.as_ref().and_then(of);
+        live.into_iter()
+            .chain(ready.filter(|ready| live.map(|l| l.0) != Some(ready.0)))
+    }
+}
+
+#[cfg(test)]
+mod room_tests;
 #[cfg(test)]
 #[path = "holder_tests.rs"]
 mod tests;

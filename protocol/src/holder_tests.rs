@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::id::EngineHash;
 use crate::key::OwnerKey;
-use crate::manifest::Action;
+use crate::manifest::{Action, Limits};
 use crate::testing::{manifest, publish};
 
 fn policy() -> SeedPolicy {
@@ -16,6 +17,7 @@ fn policy() -> SeedPolicy {
         ceiling: Limits::default(),
         engines: BTreeSet::new(),
         capabilities: BTreeSet::new(),
+        evict_after_ms: None,
     }
 }
 

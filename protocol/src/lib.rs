@@ -2,9 +2,10 @@
 //!
 //! - [`id`], [`key`], [`name`]: what things are called, and who may say so.
 //! - [`manifest`], [`head`], [`registry`]: signed revisions of functions, and the join that makes
-//!   every node agree on which one is live.
+//!   every node agree on which one is live. [`rival`]: whoever lost a race for a number is told.
 //! - [`wire`], [`fault`]: the messages, and every way in which a request can fail.
 //! - [`placement`], [`ranking`]: who holds a function, and who answers a call.
+//! - [`pause`], [`removals`]: hosts that take nothing for a while; who has removed what was decommissioned.
 //! - [`coordinator`], [`holder`]: the two daemons' decisions as state machines: time and events come
 //!   in, effects go out as data.
 //! - [`federation`]: super nodes among themselves, as a state machine; [`hub`] joins it with the coordinator.
@@ -24,10 +25,13 @@ pub mod id;
 pub mod key;
 pub mod manifest;
 pub mod name;
+pub mod pause;
 pub mod placement;
 pub mod ranking;
 pub mod registry;
 pub mod relay;
+pub mod removals;
+pub mod rival;
 pub mod shares;
 pub mod wire;
 

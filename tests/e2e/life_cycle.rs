@@ -57,6 +57,24 @@ fn a_function_is_made_published_changed_rolled_back_and_ended() {
         .collect();
     assert_eq!(numbers, [2, 1], "{versions}");
 
+    // Each names the one before it; the newest is live, and somebody holds it.
+    let newest = &versions["revisions"][0];
+    assert_eq!(newest["parent"], versions["revisions"][1]["hash"], "{versions}");
+    assert_eq!(
+        (&newest["live"], &newest["has_artifact"]),
+        (&json!(true), &json!(true)),
+        "{versions}"
+    );
+    assert!(newest["ready"].as_u64() >= Some(1), "{versions}");
+    assert_eq!(versions["revisions"][1]["live"], false);
+    assert!(versions["revisions"][1]["parent"].is_null(), "{versions}");
+    let shown = orb.run(["versions", "hello"]).text();
+    let line = shown.lines().nth(1).unwrap_or_default();
+    assert!(
+        ["live", "ready", "kept"].iter().all(|word| line.contains(word)),
+        "{shown}"
+    );
+
     // A rollback is a new revision with the old bytes.
     assert_eq!(orb.run(["rollback", "hello", "--json"]).json()["revision"], 3);
     assert_eq!(orb.answer("hello", r#"{"name":"Ada"}"#), "Hello, Ada!");
@@ -89,7 +107,15 @@ fn a_function_is_made_published_changed_rolled_back_and_ended() {
     orb.run(["deploy", "--json"])
         .fails(6, "decommissioned")
         .says(&["--resurrect"]);
-    orb.run(["deploy", "--resurrect"]).ok();
+    orb.run(["decommission", "hello", "--yes", "--json"])
+        .fails(6, "decommissioned")
+        .says(&["--resurrect"]);
+    let again = orb.run(["deploy", "--resurrect", "--json"]).json();
+    assert_eq!(
+        (&again["generation"], &again["revision"]),
+        (&json!(1), &json!(1)),
+        "{again}"
+    );
     assert_eq!(orb.answer("hello", r#"{"name":"Ada"}"#), "Bye, Ada!");
 }
 

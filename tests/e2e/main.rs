@@ -19,5 +19,8 @@ mod life_cycle;
 mod monsters;
 mod overload;
 mod peers;
+mod policy;
 mod relayed_packets;
+mod removals;
 mod restart;
+mod rivals;

@@ -8,12 +8,17 @@ use serde::Serialize;
 use super::context::{Context, InviteArgs};
 use super::describe;
 use super::function::{FunctionRef, Target};
+use super::removal::Removal;
+use super::wait::{WaitArgs, WaitFor};
 use crate::failure::Failure;
 
 /// End a function: every holder drops it, and calls are told so
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It asks first; --yes answers. `orb deploy --resurrect` publishes the function again.
+It asks first; --yes answers. It returns when all hosts that can be reached have removed it, at most
+15 seconds later; with --wait all when every host has, at most 10 minutes later. A host that is
+offline is told when it comes back, before it answers a call. `orb deploy --resurrect` publishes the
+function again.
 
 Example:
   orb decommission hello --yes")]
@@ -34,6 +39,8 @@ pub(crate) struct DecommissionCommand {
     )]
     message: String,
     #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
     invite: InviteArgs,
 }
 
@@ -41,6 +48,8 @@ pub(crate) struct DecommissionCommand {
 struct Document {
     #[serde(flatten)]
     revision: describe::Revision,
+    #[serde(flatten)]
+    removal: Removal,
 }
 
 impl DecommissionCommand {
@@ -59,12 +68,16 @@ impl DecommissionCommand {
             tracing::warn!("cannot drop the artifacts in ORB_HOME: {error}");
         }
         let revision = ended.manifest.version().revision;
+        let whom = self.wait.or(WaitFor::Reachable);
+        let removal = Removal::wait(&client, ended.manifest.function(), whom, context.out).await?;
         let summary = format!(
-            "{} is decommissioned (revision {revision}): hosts are being told",
-            target.shown
+            "{} is decommissioned (revision {revision}): {}",
+            target.shown,
+            removal.line()
         );
         let document = Document {
             revision: describe::Revision::of(&ended.manifest),
+            removal,
         };
         context.out.result(&document, &summary, &summary)
     }

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::context::{Context, InviteArgs};
 use super::describe;
-use super::ready::{Readiness, WaitArgs};
+use super::ready::Readiness;
+use super::wait::{WaitArgs, WaitFor};
 use crate::builder::{self, Built};
 use crate::config::ByteSize;
 use crate::failure::Failure;
@@ -23,7 +24,7 @@ use crate::project::Project;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 It returns when the super node has stored the revision durably and one host is ready to answer
-for it. After 15 seconds without one it says why, and that is no error: a host takes it later.
+for it; --wait 3 waits for three, --wait all for as many as it asks for. After 15 seconds without one it says why, and that is no error: a host takes it later.
 
 Example:
   orb deploy --message 'greet in French'
@@ -88,7 +89,8 @@ impl DeployCommand {
             })?;
         let stored = began.elapsed();
         keep(&context.home, &project, &deployed, &built);
-        let readiness = self.wait.wait(&client, &deployed).await?;
+        let whom = self.wait.or(WaitFor::Count(1));
+        let readiness = Readiness::wait(&client, &deployed, whom, context.out).await?;
         let document = Document {
             revision: describe::Revision::of(&deployed.manifest),
             times_ms: Times {

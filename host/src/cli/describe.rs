@@ -17,6 +17,10 @@ pub(crate) struct Revision {
     id: String,
     generation: u64,
     revision: u64,
+    /// The signed manifest's hash.
+    hash: String,
+    /// The hash of the revision that its owner saw before; `null` for the first.
+    parent: Option<String>,
     /// "published" or "decommissioned".
     action: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,6 +46,8 @@ impl Revision {
             id: verified.function().to_string(),
             generation: manifest.version.generation,
             revision: manifest.version.revision,
+            hash: verified.hash().to_string(),
+            parent: manifest.parent.map(|parent| parent.to_string()),
             action: action(verified),
             kind: publish.map(|publish| kind(publish.kind)),
             artifact: publish.map(|publish| publish.artifact.to_string()),
@@ -102,6 +108,7 @@ pub(crate) fn replica_state(state: ReplicaState) -> &'static str {
         ReplicaState::Ready => "ready",
         ReplicaState::Refused => "refused",
         ReplicaState::Silent => "silent",
+        ReplicaState::Paused => "paused",
         ReplicaState::Unknown(_) => "unknown",
     }
 }

@@ -1,6 +1,7 @@
 //! `orb doctor`: what is wrong with this machine's configuration or reachability, and the mend.
 
 mod checks;
+mod policy;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,9 @@ pub(crate) struct DoctorCommand {
     /// A daemon's data folder to look at, too
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// A host node's file with settings, whose policy to look at, too
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// What one look found.
@@ -97,6 +101,7 @@ impl DoctorCommand {
         checks.extend(checks::super_nodes(context).await);
         checks.extend(checks::sandbox(&context.sandbox));
         checks.extend(checks::walls(&context.sandbox).await);
+        checks.extend(policy::checks(self.config.as_deref()));
         checks.extend(self.data.as_deref().map(checks::data_folder));
         let wrong = checks.iter().filter(|check| check.state == State::Wrong).count();
         let report = Report {

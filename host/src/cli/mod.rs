@@ -25,10 +25,12 @@ mod log;
 mod new;
 mod node;
 mod ready;
+mod removal;
 mod rollback;
 mod run;
 mod super_node;
 mod versions;
+mod wait;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

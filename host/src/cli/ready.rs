@@ -1,29 +1,14 @@
 //! Waiting until hosts can answer for a revision.
 
-use std::time::Duration;
-
-use clap::Args;
 use orb_protocol::client::{Client, Deployed};
 use orb_protocol::wire::directory::ReadyReport;
 use serde::Serialize;
 
 use super::describe;
+use super::wait::{WAIT_MAX, Wait, WaitFor};
 use crate::failure::Failure;
 use crate::format;
-
-/// How long a publish waits for hosts at most (the brief).
-const WAIT_MAX: Duration = Duration::from_secs(15);
-
-/// How a command waits for hosts.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct WaitArgs {
-    /// Return as soon as the super node has stored the revision
-    #[arg(long, conflicts_with = "wait")]
-    no_wait: bool,
-    /// Wait until N hosts are ready, for at most 15 seconds
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    wait: u16,
-}
+use crate::output::Output;
 
 /// Who can answer, for programs.
 #[derive(Debug, Default, Serialize)]
@@ -44,26 +29,47 @@ struct Refusal {
     reason: String,
 }
 
-impl WaitArgs {
-    /// Waits as the flags say.
+impl Readiness {
+    /// Waits for these hosts.
     ///
     /// # Errors
     /// When the super node cannot be asked. Too few hosts are no error.
-    pub(crate) async fn wait(self, client: &Client, deployed: &Deployed) -> Result<Readiness, Failure> {
-        if self.no_wait {
-            return Ok(Readiness {
-                pending: deployed.assigned.iter().map(ToString::to_string).collect(),
-                note: deployed.note.clone(),
-                ..Readiness::default()
-            });
-        }
+    pub(crate) async fn wait(
+        client: &Client,
+        deployed: &Deployed,
+        whom: WaitFor,
+        out: Output,
+    ) -> Result<Self, Failure> {
         let (function, version) = (deployed.manifest.function(), deployed.manifest.version());
-        let report = client.wait_ready(function, version, self.wait, WAIT_MAX).await?;
-        Ok(Readiness::of(&report, self.wait, &deployed.note))
+        let goal = match whom {
+            WaitFor::Nobody => return Ok(Self::not_waited_for(deployed)),
+            WaitFor::Count(count) => count,
+            WaitFor::Reachable => 1,
+            WaitFor::All => deployed.manifest.publish().map_or(1, |publish| publish.replicas),
+        };
+        let mut wait = Wait::new(WAIT_MAX, out);
+        let mut ready = 0;
+        let mut report = ReadyReport::default();
+        while let Some(time) = wait.next() {
+            report = client.wait_ready(function, version, ready + 1, time).await?;
+            ready = u16::try_from(report.ready.len()).unwrap_or(u16::MAX);
+            let left = whom == WaitFor::Reachable && !report.pending.is_empty();
+            if ready >= goal && !left {
+                break;
+            }
+            wait.say(progress(&report, goal));
+        }
+        Ok(Self::of(&report, goal, &deployed.note))
     }
-}
 
-impl Readiness {
+    fn not_waited_for(deployed: &Deployed) -> Self {
+        Self {
+            pending: deployed.assigned.iter().map(ToString::to_string).collect(),
+            note: deployed.note.clone(),
+            ..Self::default()
+        }
+    }
+
     fn of(report: &ReadyReport, wanted: u16, note: &str) -> Self {
         let refused = report.refused.iter().map(|(host, reason)| Refusal {
             host: host.to_string(),
@@ -112,6 +118,17 @@ impl Readiness {
             ),
         }
     }
+}
+
+/// For people who wait.
+fn progress(report: &ReadyReport, goal: u16) -> String {
+    let (ready, pending) = (report.ready.len(), report.pending.len());
+    let all = (ready + pending).max(goal.into());
+    let mut text = format!("ready on {ready} of {}", format::count(all, "host"));
+    if !report.refused.is_empty() {
+        text += &format!(", {} refused", report.refused.len());
+    }
+    text
 }
 
 /// Why fewer hosts are ready than were wanted.

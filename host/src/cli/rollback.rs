@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::context::{Context, InviteArgs};
 use super::describe;
 use super::function::{FunctionRef, Target};
-use super::ready::{Readiness, WaitArgs};
+use super::ready::Readiness;
+use super::wait::{WaitArgs, WaitFor};
 use crate::failure::Failure;
 use crate::home::Artifacts;
 
@@ -16,6 +17,7 @@ use crate::home::Artifacts;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without --to: the highest lower revision whose artifact differs from the live one.
+It returns when all hosts that can be reached are ready for it, at most 15 seconds later.
 
 Example:
   orb rollback hello
@@ -53,7 +55,8 @@ impl RollbackCommand {
             .await
             .map_err(|error| target.failure(error.fault))?;
         keep_again(&deployed, &artifacts, &target);
-        let readiness = self.wait.wait(&client, &deployed).await?;
+        let whom = self.wait.or(WaitFor::Reachable);
+        let readiness = Readiness::wait(&client, &deployed, whom, context.out).await?;
         let version = deployed.manifest.version();
         let artifact = deployed
             .manifest

@@ -1,7 +1,9 @@
 //! `orb versions`: a function's history.
 
 use clap::Args;
-use orb_protocol::client::Revision;
+use orb_protocol::client::{Client, ClientError, Revision};
+use orb_protocol::id::FunctionId;
+use orb_protocol::wire::directory::ReplicaState;
 use serde::Serialize;
 
 use super::context::Context;
@@ -15,6 +17,9 @@ use crate::output::{Output, Table};
 /// Show a function's revisions, newest first
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Each revision names the one that its owner saw before it (PARENT is that one's HASH). BYTES says
+whether the super node still has the artifact, HOSTS how many hosts can answer for the live one.
+
 Example:
   orb versions hello
   orb rollback hello --to 2")]
@@ -35,64 +40,104 @@ struct Entry {
     #[serde(flatten)]
     revision: describe::Revision,
     live: bool,
+    /// Whether the super node still has its bytes.
     has_artifact: bool,
+    /// Hosts that can answer for it; of the live revision only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready: Option<usize>,
+}
+
+/// A function's revisions, and how many hosts can answer for the newest one.
+struct History {
+    revisions: Vec<Revision>,
+    ready: usize,
 }
 
 impl VersionsCommand {
     pub(crate) async fn execute(self, context: &Context) -> Result<(), Failure> {
         let target = self.function.locate_whole(&context.home)?;
-        let revisions = context
-            .connect()
-            .await?
-            .versions(target.id)
+        let history = History::ask(&context.connect().await?, target.id)
             .await
             .map_err(|error| target.failure(error.fault))?;
-        let entries = revisions.iter().enumerate().map(|(i, revision)| Entry {
+        let entries = history.revisions.iter().enumerate().map(|(i, revision)| Entry {
             revision: describe::Revision::of(&revision.manifest),
-            live: i == 0 && revision.manifest.publish().is_some(),
+            live: history.is_live(i),
             has_artifact: revision.has_artifact,
+            ready: history.is_live(i).then_some(history.ready),
         });
         let document = Versions {
             function: target.full(),
             revisions: entries.collect(),
         };
-        let summary = format!("{}: {}", target.shown, format::count(revisions.len(), "revision"));
-        context
-            .out
-            .result(&document, &summary, &table(&revisions, &context.out))
+        let count = format::count(history.revisions.len(), "revision");
+        let summary = format!("{}: {count}", target.shown);
+        let text = history.table(&context.out);
+        context.out.result(&document, &summary, &text)
     }
 }
 
-fn table(revisions: &[Revision], out: &Output) -> String {
-    let mut table = Table::new(["REVISION", "STATE", "ARTIFACT", "SIZE", "PUBLISHED", "MESSAGE"]);
-    // The column would say 0 on every line of a function that never was decommissioned.
-    let generations = revisions.iter().any(|r| r.manifest.version().generation > 0);
-    for (i, revision) in revisions.iter().enumerate() {
+impl History {
+    async fn ask(client: &Client, function: FunctionId) -> Result<Self, ClientError> {
+        let revisions = client.versions(function).await?;
+        let replicas = client.inspect(function).await?.replicas;
+        let ready = replicas
+            .iter()
+            .filter(|replica| replica.state == ReplicaState::Ready);
+        let ready = ready.count();
+        Ok(Self { revisions, ready })
+    }
+
+    fn is_live(&self, index: usize) -> bool {
+        index == 0 && self.revisions[index].manifest.publish().is_some()
+    }
+
+    fn table(&self, out: &Output) -> String {
+        let mut table = Table::new([
+            "REVISION",
+            "STATE",
+            "HOSTS",
+            "ARTIFACT",
+            "SIZE",
+            "BYTES",
+            "HASH",
+            "PARENT",
+            "PUBLISHED",
+            "MESSAGE",
+        ]);
+        // The column would say 0 on every line of a function that never was decommissioned.
+        let lives = self.revisions.iter().any(|r| r.manifest.version().generation > 0);
+        for (index, revision) in self.revisions.iter().enumerate() {
+            table.row(self.row(index, revision, lives));
+        }
+        table.render(out)
+    }
+
+    fn row(&self, index: usize, revision: &Revision, lives: bool) -> [String; 10] {
         let manifest = revision.manifest.manifest();
-        let version = manifest.version;
-        let number = if generations {
-            format!("{} (life {})", version.revision, version.generation + 1)
-        } else {
-            version.revision.to_string()
+        let none = || "-".to_owned();
+        let number = match (lives, manifest.version) {
+            (true, version) => format!("{} (life {})", version.revision, version.generation + 1),
+            (false, version) => version.revision.to_string(),
         };
         let publish = revision.manifest.publish();
         let state = match publish {
             None => describe::action(&revision.manifest),
-            Some(_) if i == 0 => "live",
-            Some(_) if revision.has_artifact => "superseded",
-            Some(_) => "bytes dropped",
+            Some(_) if self.is_live(index) => "live",
+            Some(_) => "superseded",
         };
-        table.row([
+        let hosts = self.is_live(index).then(|| format!("{} ready", self.ready));
+        let kept = if revision.has_artifact { "kept" } else { "dropped" };
+        [
             number,
             state.to_owned(),
-            publish.map_or_else(|| "-".to_owned(), |publish| publish.artifact.short()),
-            publish.map_or_else(
-                || "-".to_owned(),
-                |publish| ByteSize(publish.artifact_bytes).to_string(),
-            ),
+            hosts.unwrap_or_else(none),
+            publish.map_or_else(none, |publish| publish.artifact.short()),
+            publish.map_or_else(none, |publish| ByteSize(publish.artifact_bytes).to_string()),
+            publish.map_or_else(none, |_| kept.to_owned()),
+            revision.manifest.hash().short(),
+            manifest.parent.map_or_else(none, |parent| parent.short()),
             format::rfc3339(manifest.time_ms),
             describe::one_line(&manifest.message),
-        ]);
+        ]
     }
-    table.render(out)
 }

@@ -9,8 +9,9 @@ use orb_protocol::id::OwnerId;
 use orb_protocol::manifest::Limits;
 use serde::Deserialize;
 
-use super::ByteSize;
+use super::policy::{self, HostPolicy, PauseRules};
 use super::texts::{either, missing, parsed};
+use super::{ByteSize, CoreLoad, QuietRange};
 use crate::failure::Failure;
 
 /// A host node's settings, resolved.
@@ -50,6 +51,10 @@ pub(crate) struct NodeConfig {
     pub(crate) deny: Vec<OwnerId>,
     /// Say in the log what would be seeded, and refuse it.
     pub(crate) dry_run: bool,
+    /// Functions that nobody called for long may go to make room for others.
+    pub(crate) evict: bool,
+    /// When it takes nothing for a while.
+    pub(crate) pauses: PauseRules,
 }
 
 /// A host node's settings as flags, variables or a file give them.
@@ -192,6 +197,25 @@ pub(crate) struct NodeLayer {
     /// Seed nothing, and say in the log what would be seeded
     #[arg(long, value_name = "BOOL", env = "ORB_DRY_RUN", num_args = 0..=1, default_missing_value = "true", help_heading = "Policy")]
     pub(crate) dry_run: Option<bool>,
+    /// Let functions that nobody called for 10 minutes go to make room for others
+    #[arg(long, value_name = "BOOL", env = "ORB_EVICT", num_args = 0..=1, default_missing_value = "true", help_heading = "Policy")]
+    pub(crate) evict: Option<bool>,
+    /// Take no calls and no further functions in these hours, as in 22:00-07:00 (repeatable, or comma-separated)
+    #[arg(
+        long,
+        value_name = "RANGE",
+        env = "ORB_QUIET_HOURS",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    #[serde(deserialize_with = "parsed")]
+    pub(crate) quiet_hours: Vec<QuietRange>,
+    /// Take none while the machine's load per core is above this, as in 0.5
+    #[arg(long, value_name = "LOAD", env = "ORB_IDLE_LOAD_MAX", help_heading = "Policy")]
+    pub(crate) idle_load_max: Option<CoreLoad>,
+    /// Take none while the machine runs on its battery
+    #[arg(long, value_name = "BOOL", env = "ORB_ONLY_ON_MAINS", num_args = 0..=1, default_missing_value = "true", help_heading = "Policy")]
+    pub(crate) only_on_mains: Option<bool>,
     /// Refuse to start where this machine lacks a part of the wall around functions (see `orb doctor`)
     #[arg(long, value_name = "BOOL", env = "ORB_REQUIRE_SANDBOX", num_args = 0..=1, default_missing_value = "true", help_heading = "Policy")]
     pub(crate) require_sandbox: Option<bool>,
@@ -224,6 +248,10 @@ impl NodeLayer {
             allow: either(self.allow, lower.allow),
             deny: either(self.deny, lower.deny),
             dry_run: self.dry_run.or(lower.dry_run),
+            evict: self.evict.or(lower.evict),
+            quiet_hours: either(self.quiet_hours, lower.quiet_hours),
+            idle_load_max: self.idle_load_max.or(lower.idle_load_max),
+            only_on_mains: self.only_on_mains.or(lower.only_on_mains),
         }
     }
 
@@ -232,18 +260,18 @@ impl NodeLayer {
     /// # Errors
     /// Something that has no default is missing, or two settings contradict each other.
     pub(crate) fn resolve(self) -> Result<NodeConfig, Failure> {
-        let ceiling = self.ceiling();
         if self.supers.is_empty() {
             let help = "it is in the file `address` of the super node's data folder";
             return Err(missing("--super NODEID@HOST:PORT", "ORB_SUPER", help));
         }
         let help = "it holds the node's key and the functions that it seeds";
-        let data = self.data.ok_or_else(|| missing("--data DIR", "ORB_DATA", help))?;
-        if let Some(owner) = self.allow.iter().find(|owner| self.deny.contains(owner)) {
-            return Err(Failure::config(format!(
-                "the owner {owner} is both allowed and denied"
-            )));
-        }
+        let data = self
+            .data
+            .clone()
+            .ok_or_else(|| missing("--data DIR", "ORB_DATA", help))?;
+        let policy = self.policy()?;
+        let executor_bytes_max = self.executor_bytes_max.map_or_else(memory_share, |size| size.0);
+        policy::not_zero("executor_bytes_max", executor_bytes_max)?;
         let capacity = self.capacity.unwrap_or_else(default_capacity);
         if capacity == 0 {
             return Err(Failure::config("a capacity of 0 runs nothing: give at least 1"));
@@ -260,20 +288,47 @@ impl NodeLayer {
             // At a few milliseconds a call this is well under a second of waiting.
             queue_max: self.queue_max.unwrap_or(capacity.saturating_mul(16)),
             executors,
-            executor_bytes_max: self.executor_bytes_max.map_or_else(memory_share, |size| size.0),
+            executor_bytes_max,
             require_sandbox: self.require_sandbox.unwrap_or(false),
             // A caller gives half a second away at most where another host may be free: a third of what a
             // host that fails costs it (`orb_protocol::ranking`).
             queue_wait_max: Duration::from_millis(self.queue_wait_ms_max.unwrap_or(500)),
-            ceiling,
-            artifact_bytes_max: self.artifact_bytes_max.map_or(32 << 20, |size| size.0),
-            disk_bytes_max: self.disk_bytes_max.map_or(4 << 30, |size| size.0),
+            ceiling: policy.ceiling,
+            artifact_bytes_max: policy.artifact_bytes_max,
+            disk_bytes_max: policy.disk_bytes_max,
             operator: self.operator.unwrap_or_default(),
             invite: self.invite.unwrap_or_default(),
-            allow: self.allow,
-            deny: self.deny,
-            dry_run: self.dry_run.unwrap_or(false),
+            allow: policy.allow,
+            deny: policy.deny,
+            dry_run: policy.dry_run,
+            evict: policy.evict,
+            pauses: policy.pauses,
         })
+    }
+
+    /// What it seeds, and when.
+    ///
+    /// # Errors
+    /// Two settings contradict each other, or one of them leaves nothing to be seeded.
+    pub(crate) fn policy(&self) -> Result<HostPolicy, Failure> {
+        let (disk_bytes_max, artifact_bytes_max) =
+            policy::disk(self.disk_bytes_max, self.artifact_bytes_max)?;
+        let pauses = PauseRules {
+            quiet_hours: self.quiet_hours.clone(),
+            idle_load_max: self.idle_load_max,
+            only_on_mains: self.only_on_mains.unwrap_or(false),
+        };
+        let policy = HostPolicy {
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            ceiling: self.ceiling(),
+            artifact_bytes_max,
+            disk_bytes_max,
+            dry_run: self.dry_run.unwrap_or(false),
+            evict: self.evict.unwrap_or(false),
+            pauses,
+        };
+        policy.checked()
     }
 
     /// Several times what a function gets that asks for nothing special.
@@ -374,6 +429,48 @@ mod tests {
                 .unwrap_err()
                 .message
                 .contains("--super")
+        );
+        let error = |text| {
+            let error = resolve(text).unwrap_err();
+            assert_eq!(error.exit, 2);
+            error.to_string() + " " + &error.help
+        };
+        for (text, parts) in [
+            ("disk_bytes_max = 0", ["`disk_bytes_max` is 0", "raise"]),
+            ("fuel_max = 0", ["`fuel_max` is 0", "leave it out"]),
+            (
+                "disk_bytes_max = \"1MiB\"\nartifact_bytes_max = \"600KiB\"",
+                [
+                    "`artifact_bytes_max` is 600 KiB",
+                    "raise `disk_bytes_max` to 1.1 MiB",
+                ],
+            ),
+            (
+                "quiet_hours = [\"00:00-12:00\", \"12:00-24:00\"]",
+                ["`quiet_hours` leave no minute", "shorten"],
+            ),
+        ] {
+            let error = error(text);
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+        // What nobody set follows what somebody did.
+        assert_eq!(
+            resolve("disk_bytes_max = \"1MiB\"").unwrap().artifact_bytes_max,
+            512 << 10
+        );
+        let error = parse::<NodeLayer>("node.toml", "\nidle_load_max = 0.0")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("node.toml:2: ") && error.contains("load per core"),
+            "{error}"
+        );
+        let error = parse::<NodeLayer>("node.toml", "\nquiet_hours = [\"night\"]")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("node.toml:2: ") && error.contains("22:00-07:00"),
+            "{error}"
         );
         let error = parse::<NodeLayer>("node.toml", "\n\nfuel = 1")
             .unwrap_err()

@@ -10,6 +10,10 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ByteSize(pub(crate) u64);
 
+/// A load per core, in thousandths: 500 is half of each core. In text: `0.5`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CoreLoad(pub(crate) u32);
+
 /// Why a text is not a size or a time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}")]
@@ -20,6 +24,40 @@ pub(crate) struct UnitError {
 
 const SIZE: &str = "a size: write bytes, or a number with KiB, MiB, GiB, kB, MB or GB";
 const TIME: &str = "a time: write a number with ms, s, m or h (seconds if there is none)";
+
+const LOAD: &str = "a load per core: write a number above 0 and up to 100, as in 0.5";
+
+impl FromStr for CoreLoad {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let load = text.trim().parse::<f64>().ok().and_then(Self::of);
+        load.ok_or_else(|| refuse(text, LOAD))
+    }
+}
+
+impl CoreLoad {
+    fn of(load: f64) -> Option<Self> {
+        let thousandths = (load * 1_000.0).round();
+        // In this range it is a whole number of 32 bits.
+        (1.0..=100_000.0)
+            .contains(&thousandths)
+            .then_some(Self(thousandths as u32))
+    }
+}
+
+impl<'de> Deserialize<'de> for CoreLoad {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let load = f64::deserialize(deserializer)?;
+        Self::of(load).ok_or_else(|| serde::de::Error::custom(refuse(&load.to_string(), LOAD)))
+    }
+}
+
+impl fmt::Display for CoreLoad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", f64::from(self.0) / 1_000.0)
+    }
+}
 
 impl FromStr for ByteSize {
     type Err = UnitError;
@@ -143,6 +181,17 @@ mod tests {
         assert_eq!(ByteSize(0).to_string(), "0 B");
         assert_eq!(ByteSize(64 << 20).to_string(), "64 MiB");
         assert_eq!(ByteSize(1_500).to_string(), "1.4 KiB");
+    }
+
+    #[test]
+    fn loads() {
+        for (text, thousandths) in [("0.5", 500), ("1", 1_000), ("0.001", 1), ("100", 100_000)] {
+            assert_eq!(text.parse::<CoreLoad>().unwrap(), CoreLoad(thousandths), "{text}");
+            assert_eq!(CoreLoad(thousandths).to_string(), text);
+        }
+        for bad in ["", "0", "-1", "0.0001", "101", "NaN", "inf", "half"] {
+            assert!(bad.parse::<CoreLoad>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -177,6 +177,10 @@ fn check_host(host: &Host, call: &Call) -> Result<(), Fault> {
         );
         return Err(fault.help("call another host"));
     }
+    if let Some(pause) = host.pauses.now() {
+        let message = format!("this host is paused by its operator's policy ({pause})");
+        return Err(Fault::new(FaultKind::Overloaded, message).help("call another host"));
+    }
     if call.hops > HOPS_MAX {
         let message = format!(
             "the call was passed on {} times, at most {HOPS_MAX} are allowed",

@@ -24,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::fetch::{self, FetchError, Sources};
 use super::load::Load;
 use super::manifests::{HeldManifests, ManifestsError};
+use super::pause::Pauses;
 use crate::executor::Executors;
 use crate::store::blocking;
 use crate::store::objects::ObjectStore;
@@ -92,6 +93,8 @@ pub(crate) struct Tools {
     pub(crate) load: Arc<Load>,
     /// Seed nothing, and say what would be seeded.
     pub(crate) dry_run: bool,
+    /// While it pauses, it takes no further functions.
+    pub(crate) pauses: Pauses,
 }
 
 impl Replicas {
@@ -124,7 +127,13 @@ impl Replicas {
 
     /// What to do about a call from somebody who knows of version `known`.
     pub(crate) fn answer(&self, function: &FunctionId, known: Version) -> Answer {
-        self.holder().answer(self.now_ms(), function, known)
+        let now_ms = self.now_ms();
+        let mut holder = self.holder();
+        let answer = holder.answer(now_ms, function, known);
+        if matches!(answer, Answer::Serve(_)) {
+            holder.on_called(now_ms, function);
+        }
+        answer
     }
 
     /// The same, but waits for a newer revision that is on its way, until `deadline`.
@@ -147,10 +156,13 @@ impl Replicas {
         }
     }
 
-    /// Room for more artifacts within the policy, in bytes.
-    pub(crate) fn disk_free_bytes(&self) -> u64 {
+    /// Room for more artifacts within the policy, in bytes; and how much of it is taken by what would go
+    /// to make room.
+    pub(crate) fn disk_free_bytes(&self) -> (u64, u64) {
         let holder = self.holder();
-        holder.policy().disk_bytes_max.saturating_sub(holder.disk_bytes())
+        let room = holder.disk_free_bytes();
+        let free = holder.policy().disk_bytes_max.saturating_sub(holder.disk_bytes());
+        (room, room.saturating_sub(free))
     }
 
     /// The policy.
@@ -389,7 +401,13 @@ impl Driver {
                     Err(reason) => format!("dry run: it would not be seeded either: {reason}"),
                 });
             }
-            let full = holder.len() >= FUNCTIONS_MAX && !holder.holds(&manifest.function());
+            if holder.holds(&manifest.function()) {
+                return None;
+            }
+            if let Some(pause) = self.tools.pauses.now() {
+                return Some(format!("this host is paused: {pause}"));
+            }
+            let full = holder.len() >= FUNCTIONS_MAX;
             full.then(|| format!("this host holds {FUNCTIONS_MAX} functions, and no more"))
         })
         .flatten()
@@ -472,6 +490,7 @@ impl Driver {
                 tracing::info!(%function, revision = version.revision, %reason, "not seeded");
                 self.report(&refused(function, version, reason));
             }
+            Effect::LogEvicted(function, reason) => tracing::info!(%function, %reason, "evicted"),
             Effect::ReportDropped(function) => {
                 tracing::info!(%function, "not held any more");
                 self.tools.load.forget(&function);

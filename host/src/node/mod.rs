@@ -7,6 +7,7 @@
 //! - [`calls`], [`intake`], [`answer`]: a call from its first frame to its trailer.
 //! - [`queue`], [`requests`]: who runs when, and for whom. Where: [`crate::executor`].
 //! - [`busy`], [`patience`]: what a host that drains waits for, and for how long.
+//! - [`pause`], [`machine`]: when it takes nothing for a while, by what the machine does.
 //! - [`load`], [`log`]: what heart-beats tell, and what functions wrote. [`offences`]: what callers did
 //!   that they should not have.
 //!
@@ -23,9 +24,11 @@ mod fetch;
 mod intake;
 mod load;
 mod log;
+pub(crate) mod machine;
 mod manifests;
 mod offences;
 mod patience;
+pub(crate) mod pause;
 mod queue;
 mod requests;
 mod roster;
@@ -57,12 +60,14 @@ use self::fetch::Sources;
 use self::intake::InputBudget;
 use self::load::Load;
 use self::log::FunctionLogs;
+use self::machine::Readings;
 use self::manifests::HeldManifests;
 use self::offences::Offences;
+use self::pause::Pauses;
 use self::queue::{Bounds, Queue};
 use self::requests::Requests;
 use self::roster::Roster;
-use crate::config::NodeConfig;
+use crate::config::{DiskBudget, NodeConfig};
 use crate::counters::keep_reporting;
 use crate::executor::{Executors, ExecutorsConfig, Launch};
 use crate::shutdown::Shutdown;
@@ -70,9 +75,9 @@ use crate::store::blocking;
 use crate::store::datadir::{DataDir, Role};
 use crate::store::objects::ObjectStore;
 
-/// The part of the disk budget that compiled code may take; the rest is for artifacts. Compiled code
-/// is three to five times as long as its artifact, but only commands have any.
-const CACHE_SHARE: u64 = 2;
+/// A function that was not called for so long may go, if the operator lets functions go at all, in
+/// milliseconds: as long as a call may take, so that none of it runs any more.
+const EVICT_AFTER_MS: u64 = calls::DEADLINE_MAX.as_secs() * 1_000;
 /// Connection attempts at one time. All come through super nodes, which have asked this host before.
 const HANDSHAKES_MAX: usize = 256;
 /// Between two looks for requests that nobody wants any more.
@@ -108,6 +113,7 @@ struct Host {
     busy: Busy,
     offences: Offences,
     draining: watch::Sender<bool>,
+    pauses: Pauses,
 }
 
 impl Host {
@@ -124,7 +130,8 @@ impl Host {
     /// Room for more artifacts: within the budget, and on the disk.
     fn disk_free_bytes(&self) -> u64 {
         let on_disk = self.objects.free_bytes().unwrap_or(0);
-        self.replicas.disk_free_bytes().min(on_disk)
+        let (room, evictable) = self.replicas.disk_free_bytes();
+        room.min(on_disk.saturating_add(evictable))
     }
 }
 
@@ -154,6 +161,9 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(callers::accept(Arc::clone(&host), endpoint.clone()));
         tasks.spawn(upkeep(Arc::clone(&host)));
+        if !host.config.pauses.is_empty() {
+            tasks.spawn(pause::keep(Arc::clone(&host)));
+        }
         let counted = Arc::clone(&host);
         tasks.spawn(keep_reporting(endpoint.clone(), move || {
             counted.offences.numbers()
@@ -220,9 +230,9 @@ fn bind(data: &DataDir, key: &NodeKey) -> anyhow::Result<Endpoint> {
 }
 
 async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
-    let cache_bytes = config.disk_bytes_max / CACHE_SHARE;
-    let policy = policy(&config, config.disk_bytes_max - cache_bytes);
-    let executors = Executors::start(executors_config(&config, data, cache_bytes)).await?;
+    let disk = DiskBudget::of(config.disk_bytes_max);
+    let policy = policy(&config, disk.artifacts);
+    let executors = Executors::start(executors_config(&config, data, disk.cache)).await?;
     for wall in executors.walls().iter().filter(|wall| wall.gap().is_some()) {
         tracing::warn!(%wall, "the second wall around functions is not whole here");
     }
@@ -231,6 +241,9 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
     let (root, database) = (data.objects(), data.database());
     let objects = blocking(move || ObjectStore::open(&root)).await?;
     let manifests = blocking(move || HeldManifests::open(&database)).await?;
+    let pauses = Pauses::default();
+    // Before a super node hears of this host.
+    pauses.decide(&config.pauses, &blocking(Readings::take).await);
     let (sources, load) = (Arc::<Sources>::default(), Arc::<Load>::default());
     let tools = Tools {
         objects: objects.clone(),
@@ -239,6 +252,7 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
         sources: Arc::clone(&sources),
         load: Arc::clone(&load),
         dry_run: config.dry_run,
+        pauses: pauses.clone(),
     };
     Ok(Host {
         replicas: Replicas::start(policy, tools).await?,
@@ -259,6 +273,7 @@ async fn open(config: NodeConfig, data: &DataDir) -> anyhow::Result<Host> {
         busy: Busy::default(),
         offences: Offences::default(),
         draining: watch::Sender::new(false),
+        pauses,
         config,
     })
 }
@@ -289,6 +304,7 @@ fn policy(config: &NodeConfig, disk_bytes_max: u64) -> SeedPolicy {
         engines: [EngineHash::from_bytes(orb_runtime::javy::engine_hash())].into(),
         // Clocks and randomness need none, and there is nothing else yet.
         capabilities: [].into(),
+        evict_after_ms: config.evict.then_some(EVICT_AFTER_MS),
     }
 }
 

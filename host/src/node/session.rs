@@ -321,28 +321,41 @@ impl Teller {
         mut reports: mpsc::Receiver<HostMessage>,
         mut draining: watch::Receiver<bool>,
     ) -> SessionError {
+        let mut pauses = self.host.pauses.changes();
         let mut beats = tokio::time::interval(Duration::from_millis(BEAT_INTERVAL_MS));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        if let Err(error) = self.tell_held(held).await {
+        if let Err(error) = self.introduce(held).await {
             return error;
         }
         let mut said_draining = false;
         loop {
             let message = tokio::select! {
-                report = reports.recv() => match report {
-                    Some(report) => report,
-                    None => return SessionError::Behind,
-                },
-                _ = beats.tick() => self.beat(),
+                // That this host pauses comes before what it refuses because of that.
+                biased;
+                Ok(()) = pauses.changed() => self.beat(),
                 _ = draining.wait_for(|draining| *draining), if !said_draining => {
                     said_draining = true;
                     Draining::default().into()
                 }
+                _ = beats.tick() => self.beat(),
+                report = reports.recv() => match report {
+                    Some(report) => report,
+                    None => return SessionError::Behind,
+                },
             };
             if let Err(error) = self.write(&message).await {
                 return error;
             }
         }
+    }
+
+    /// What a super node has to know before it assigns anything.
+    async fn introduce(&mut self, held: Vec<Held>) -> Result<(), SessionError> {
+        if self.host.pauses.now().is_some() {
+            let beat = self.beat();
+            self.write(&beat).await?;
+        }
+        self.tell_held(held).await
     }
 
     async fn tell_held(&mut self, held: Vec<Held>) -> Result<(), SessionError> {
@@ -365,15 +378,18 @@ impl Teller {
     fn beat(&mut self) -> HostMessage {
         let (run_times_us, told) = self.host.load.changed(self.told_run_times);
         self.told_run_times = told;
-        Beat {
+        let beat = Beat {
             running: self.host.queue.running(),
             waiting: self.host.queue.waiting(),
             disk_free_bytes: self.host.disk_free_bytes(),
             run_times_us,
             failure_permille: self.host.load.failure_permille(),
             extensions: Extensions::none(),
+        };
+        match self.host.pauses.now() {
+            Some(pause) => beat.paused(&pause.to_string()).into(),
+            None => beat.into(),
         }
-        .into()
     }
 
     async fn write(&mut self, message: &HostMessage) -> Result<(), SessionError> {

@@ -20,6 +20,7 @@ use orb_protocol::head::SignedHead;
 use orb_protocol::id::{ArtifactHash, FunctionId, OwnerId};
 use orb_protocol::manifest::{Action, Manifest, SignedManifest, Verified, Version};
 use orb_protocol::registry::{Merge, compare};
+use orb_protocol::rival::are_rivals;
 use orb_protocol::wire::codec;
 use orb_protocol::wire::federation::Cursor;
 
@@ -102,6 +103,8 @@ pub(crate) enum Recorded {
     Same,
     /// This one is newer.
     Older(Box<Verified>),
+    /// This one, another revision, has its number.
+    Taken(Box<Verified>),
     /// Its owner has too much already.
     OverQuota(OverQuota),
 }
@@ -119,6 +122,25 @@ impl RegistryTables {
             }
             Ok(())
         })
+    }
+
+    /// Takes in what a publisher brings: of two devices that used one number, the first. The second is told,
+    /// and may take the next number; where the join decided, the first would have to be told afterwards.
+    pub(crate) fn record_first(
+        txn: &WriteTransaction,
+        manifest: &Verified,
+        head: &SignedHead,
+        limits: &OwnerLimits,
+        invited: bool,
+    ) -> Result<Recorded, TxnError> {
+        let before = {
+            let (table, history) = (txn.open_table(LIVE)?, txn.open_table(HISTORY)?);
+            live(&table, &history, &manifest.function())?
+        };
+        match before.filter(|before| are_rivals(before, manifest)) {
+            Some(winner) => Ok(Recorded::Taken(Box::new(winner))),
+            None => Self::record(txn, manifest, head, limits, invited),
+        }
     }
 
     /// Joins a manifest into the registry. Only [`Recorded::Stored`] has changed anything.

@@ -100,6 +100,30 @@ fn the_registry_is_the_join_and_survives_a_restart() {
 }
 
 #[test]
+fn of_two_devices_with_one_number_the_first_is_taken_whatever_the_hashes() {
+    let key = owner(1);
+    let revision = |bytes: &[u8]| manifest(&key, "f", version(0, 1), publish(bytes));
+    let (one, other) = (revision(b"a"), revision(b"b"));
+    let greater = if one.rank() > other.rank() { &one } else { &other };
+    for (first, second) in [(&one, &other), (&other, &one)] {
+        let scratch = scratch();
+        let publish = |manifest: &Verified| {
+            let head = head(&key, manifest);
+            let record =
+                |txn: &WriteTransaction| RegistryTables::record_first(txn, manifest, &head, &PLENTY, false);
+            scratch.database.write(record).unwrap()
+        };
+        assert!(matches!(publish(first), Recorded::Stored { before: None, .. }));
+        assert!(matches!(publish(second), Recorded::Taken(winner) if *winner == *first));
+        assert!(matches!(publish(first), Recorded::Same));
+        assert_eq!(scratch.live(&first.function()), Some(first.clone()));
+        // Where two super nodes took one each, the hash decides.
+        scratch.record(&key, second);
+        assert_eq!(scratch.live(&first.function()), Some(greater.clone()));
+    }
+}
+
+#[test]
 fn artifacts_are_needed_for_ten_revisions() {
     let scratch = scratch();
     let key = owner(1);

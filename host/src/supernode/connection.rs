@@ -195,6 +195,13 @@ async fn answer(
             };
             exchange.reply(answer).await
         }
+        Request::WaitRemoved(asked) => {
+            let answer = tokio::select! {
+                answer = ready::wait_removed(node, &asked) => answer,
+                _ = exchange.send.stopped() => return Ok(None),
+            };
+            exchange.reply(answer).await
+        }
         Request::Publish(asked) => {
             let published = publish::publish(node, peer, asked, exchange).await;
             log_refusal(node, peer, &published);

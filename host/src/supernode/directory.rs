@@ -8,8 +8,8 @@ use orb_protocol::id::{FunctionId, NodeId};
 use orb_protocol::manifest::{SignedManifest, Verified};
 use orb_protocol::ranking;
 use orb_protocol::wire::directory::{
-    HOSTS_MAX, Inspect, Inspected, LOCAL, List, Listed, NOTE, PAGE_MAX, Resolve, Resolved, RevisionEntry,
-    Summary, Versions, VersionsListed,
+    HOSTS_MAX, Inspect, Inspected, LOCAL, List, Listed, NOTE, PAGE_MAX, ReplicaState, Resolve, Resolved,
+    RevisionEntry, Summary, Versions, VersionsListed,
 };
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Locate, Located};
@@ -193,6 +193,13 @@ fn note(text: String) -> Extensions {
 fn why_nobody(node: &SuperNode, live: &Verified) -> String {
     if let Some(shortage) = node.driver.shortage(&live.function()) {
         return shortage;
+    }
+    let replicas = node.driver.replicas(&live.function());
+    if let Some(paused) = replicas
+        .iter()
+        .find(|replica| replica.state == ReplicaState::Paused)
+    {
+        return format!("the hosts that hold it are paused: {}", paused.reason);
     }
     let report = node.driver.ready_report(&live.function(), live.version());
     match report.refused.first() {

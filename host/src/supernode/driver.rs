@@ -13,7 +13,7 @@ use orb_protocol::manifest::{Verified, Version};
 use orb_protocol::placement::FailureDomain;
 use orb_protocol::quic::Connection;
 use orb_protocol::wire::control::{Offer, SUPERS_MAX};
-use orb_protocol::wire::directory::{HostHint, ReadyReport, Replica};
+use orb_protocol::wire::directory::{HostHint, ReadyReport, RemovalReport, Replica};
 use orb_protocol::wire::federation::{Cursor, PeerMessage, RegistryChange, SignedRecord};
 use tokio::sync::{Notify, watch};
 
@@ -170,6 +170,12 @@ impl Driver {
     /// Who is ready for a version or a newer one, and who is not.
     pub(crate) fn ready_report(&self, function: &FunctionId, version: Version) -> ReadyReport {
         self.lock().hub.coordinator().ready_report(function, version)
+    }
+
+    /// Who has removed a function that was decommissioned.
+    pub(crate) fn removal_report(&self, function: &FunctionId) -> RemovalReport {
+        let now_ms = self.now_ms();
+        self.lock().hub.coordinator().removal_report(now_ms, function)
     }
 
     /// Every host that has to do with a function.

@@ -15,6 +15,7 @@ use orb_protocol::manifest::{Action, Kind, ManifestError, Publish, Verified, Ver
 use orb_protocol::quic::body::BodyReader;
 use orb_protocol::quic::frames::FrameError;
 use orb_protocol::registry::{Merge, compare};
+use orb_protocol::rival::{are_rivals, taken};
 use orb_protocol::wire::directory::{INVITE, PublishStep, Published};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Cursor, RegistryChange};
@@ -165,6 +166,9 @@ fn follows(live: Option<&Verified>, manifest: &Verified) -> Result<(), Fault> {
             _ => Ok(()),
         };
     };
+    if are_rivals(live, manifest) {
+        return Err(taken(live, live));
+    }
     match compare(Some(live), manifest) {
         Merge::Same => Ok(()),
         Merge::Older => Err(older(live, new)),
@@ -319,6 +323,7 @@ async fn record(
         Recorded::Same => {}
         // Another device was faster.
         Recorded::Older(live) => return Err(older(&live, manifest.version())),
+        Recorded::Taken(winner) => return Err(taken(&winner, &winner)),
         Recorded::OverQuota(over) => {
             return Err(Fault::new(FaultKind::Refused, format!("over quota: {over}"))
                 .help("decommission functions that are not needed, or ask the operator for more"));

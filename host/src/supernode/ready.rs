@@ -1,11 +1,12 @@
-//! Waiting until hosts are ready for a revision.
+//! Waiting for hosts: until they are ready for a revision, or have removed a function.
 
 use std::time::Duration;
 
 use orb_protocol::fault::Fault;
 use orb_protocol::id::FunctionId;
-use orb_protocol::wire::directory::{LOCAL, ReadyReport, WaitReady};
+use orb_protocol::wire::directory::{LOCAL, ReadyReport, RemovalReport, WaitReady, WaitRemoved};
 use orb_protocol::wire::extension::Extensions;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use super::peers::remote;
@@ -24,10 +25,7 @@ const HOSTS_SHOWN_MAX: usize = 256;
 /// answered at once, whatever the function: so one learns how many hosts there are.
 pub(crate) async fn wait(node: &SuperNode, asked: &WaitReady) -> Result<ReadyReport, Fault> {
     directory::check(&asked.extensions)?;
-    let _place = node
-        .waiting
-        .try_acquire()
-        .map_err(|_| faults::overloaded("too many wait for hosts to become ready"))?;
+    let _place = place(node)?;
     if asked.count > 0 {
         check_live(node, asked.function).await?;
     }
@@ -67,6 +65,31 @@ async fn first_waits(node: &SuperNode, asked: &WaitReady) -> Option<ReadyReport>
             |fault| tracing::debug!(super_node = %first, %fault, "hosts could not be waited for there"),
         )
         .ok()
+}
+
+/// Waits until enough hosts have removed a function, or nobody is left to do it, or the time is over.
+pub(crate) async fn wait_removed(node: &SuperNode, asked: &WaitRemoved) -> Result<RemovalReport, Fault> {
+    directory::check(&asked.extensions)?;
+    let _place = place(node)?;
+    let until = Instant::now() + Duration::from_millis(asked.wait_ms.into()).min(WAIT_MAX);
+    let mut changes = node.driver.changes();
+    loop {
+        // It names no more hosts than one removal follows.
+        let report = node.driver.removal_report(&asked.function);
+        let all = report.pending.is_empty() && report.offline.is_empty();
+        if all || report.removed.len() >= usize::from(asked.count) {
+            return Ok(report);
+        }
+        if tokio::time::timeout_at(until, changes.changed()).await.is_err() {
+            return Ok(node.driver.removal_report(&asked.function));
+        }
+    }
+}
+
+fn place(node: &SuperNode) -> Result<SemaphorePermit<'_>, Fault> {
+    node.waiting
+        .try_acquire()
+        .map_err(|_| faults::overloaded("too many wait for hosts"))
 }
 
 async fn check_live(node: &SuperNode, function: FunctionId) -> Result<(), Fault> {

@@ -148,7 +148,8 @@ impl Storage {
         Ok(manifest)
     }
 
-    /// Joins a manifest into the registry, durably. What it makes superfluous is removed.
+    /// Takes what a publisher brings into the registry, durably. What it makes superfluous is removed. See
+    /// [`RegistryTables::record_first`].
     ///
     /// To be called in a task that nobody cancels: others hear of the manifest only when this returns.
     ///
@@ -164,7 +165,7 @@ impl Storage {
     ) -> Result<Recorded, StoreError> {
         let (new, log) = (Arc::clone(manifest), self.log);
         let write = move |txn: &redb::WriteTransaction| {
-            let mut recorded = RegistryTables::record(txn, &new, &head, &limits, invited)?;
+            let mut recorded = RegistryTables::record_first(txn, &new, &head, &limits, invited)?;
             if let Recorded::Stored { at, .. } = &mut recorded {
                 *at = Some(ChangeTables::append(txn, log, &new.function())?);
             }

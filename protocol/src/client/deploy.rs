@@ -12,9 +12,11 @@ use crate::manifest::{
     Action, Decommission, GENERATION_MAX, Manifest, ManifestError, Publish, REVISION_MAX, Verified, Version,
 };
 use crate::name::Name;
+use crate::rival::{are_rivals, taken};
+use crate::wire::directory::Published;
 use crate::wire::extension::Extensions;
 
-/// How often a revision is numbered anew because another device took its number meanwhile.
+/// How often a revision is numbered anew because another device went past its number meanwhile.
 const NUMBERINGS_MAX: usize = 4;
 
 /// What the next revision of a function is to be.
@@ -50,11 +52,11 @@ struct Intent<'a> {
 }
 
 impl Client {
-    /// Publishes the next revision of the key's function. If another device takes its number at the
-    /// same time, the one after that is taken.
+    /// Publishes the next revision of the key's function. If the numbers went past it meanwhile, the one
+    /// after the live revision's is taken.
     ///
     /// # Errors
-    /// `Decommissioned` unless `resurrect`, `InputInvalid` for fields out of bounds, and what the
+    /// `Refused` if another device took the number meanwhile, `Decommissioned` unless `resurrect`, `InputInvalid` for fields out of bounds, and what the
     /// super node says.
     pub async fn deploy(
         &self,
@@ -156,14 +158,13 @@ impl Client {
                 .await;
             numberings += 1;
             // The super node refuses, or takes without effect, what is not newer than what it has.
-            if numberings < NUMBERINGS_MAX
-                && published
-                    .as_ref()
-                    .map_or(true, |p| p.version != manifest.version())
-            {
-                let now = self.live(function).await?;
-                if now.as_ref().is_some_and(|now| now.rank() > manifest.rank()) {
-                    live = now;
+            let is_live = |published: &Published| published.version == manifest.version();
+            if !published.as_ref().is_ok_and(is_live) {
+                let known = self.newest_page(function).await?;
+                tell_loser(&known, &manifest)?;
+                let now = newest(&known);
+                if numberings < NUMBERINGS_MAX && now.is_some_and(|now| now.rank() > manifest.rank()) {
+                    live = now.cloned();
                     continue;
                 }
             }
@@ -180,11 +181,27 @@ impl Client {
 
     /// The live revision or tombstone of a function, if it was ever published.
     async fn live(&self, function: FunctionId) -> Result<Option<Verified>, ClientError> {
+        Ok(newest(&self.newest_page(function).await?).cloned())
+    }
+
+    /// The newest revisions of a function; none if it was never published.
+    async fn newest_page(&self, function: FunctionId) -> Result<Vec<Revision>, ClientError> {
         match self.0.versions_page(function, None).await {
-            Ok((revisions, _)) => Ok(newest(&revisions).cloned()),
-            Err(fault) if fault.kind == FaultKind::NotFound => Ok(None),
+            Ok((revisions, _)) => Ok(revisions),
+            Err(fault) if fault.kind == FaultKind::NotFound => Ok(Vec::new()),
             Err(fault) => Err(fault.into()),
         }
+    }
+}
+
+/// Whether another device has used this revision's number for something else. It is not numbered anew then:
+/// its publisher has not seen what it would take the place of.
+fn tell_loser(known: &[Revision], mine: &Verified) -> Result<(), Fault> {
+    let manifests = || known.iter().map(|revision| &revision.manifest);
+    let winner = manifests().find(|other| are_rivals(other, mine));
+    match (winner, newest(known)) {
+        (Some(winner), Some(live)) => Err(taken(winner, live)),
+        _ => Ok(()),
     }
 }
 

@@ -18,7 +18,8 @@ use crate::quic::body::{BodyReader, write_body};
 use crate::wire::call::Credential;
 use crate::wire::directory::{
     Fetch, Fetched, HostHint, INVITE, Inspect, Inspected, List, Listed, NOTE, PAGE_MAX, Publish, PublishStep,
-    Published, ReadyReport, Replica, Resolve, Resolved, Summary, Versions, VersionsListed, WaitReady,
+    Published, ReadyReport, RemovalReport, Replica, Resolve, Resolved, Summary, Versions, VersionsListed,
+    WaitReady, WaitRemoved,
 };
 use crate::wire::extension::Extensions;
 use crate::wire::{Info, NodeInfo, Request};
@@ -203,6 +204,28 @@ impl Client {
             .uplink
             .ask(request, wait.saturating_add(REPLY_TIMEOUT))
             .await?)
+    }
+
+    /// Waits until `count` hosts have removed a function that was decommissioned, or all that held it, at
+    /// most `wait`.
+    ///
+    /// # Errors
+    /// `VersionMismatch` for a super node that is too old to know; that it cannot be reached. Too few
+    /// hosts are no error: see the report.
+    pub async fn wait_removed(
+        &self,
+        function: FunctionId,
+        count: u16,
+        wait: Duration,
+    ) -> Result<RemovalReport, ClientError> {
+        let request = WaitRemoved {
+            function,
+            count,
+            wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+            extensions: Extensions::none(),
+        };
+        let patience = wait.saturating_add(REPLY_TIMEOUT);
+        Ok(self.0.uplink.ask(request, patience).await?)
     }
 
     /// What the super node says about itself.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::News;
 use super::{Coordinator, EARLY_ORDERS_MAX, HOLDINGS_MAX, Host, REMOTE_HOSTS_MAX, ReplicaRecord};
 use crate::id::{FunctionId, NodeId};
+use crate::pause::Pause;
 use crate::placement::{self, DIRECTORY_SIZE, FailureDomain};
 use crate::wire::federation::{HostRecord, Order, ReplicaChange, ReplicaNews};
 
@@ -114,6 +115,7 @@ impl Coordinator {
             live: true,
             hears_all: false,
             draining: false,
+            pause: Pause::default(),
             closed: false,
             heard_ms: 0,
             rtt_us: 0,
@@ -123,7 +125,7 @@ impl Coordinator {
             releasing: BTreeSet::new(),
         };
         self.insert(node, host);
-        self.place_on(node);
+        self.reconsider(node);
     }
 
     /// A host is not connected to another super node any more.

@@ -24,6 +24,12 @@ pub const HOLDING_MAX: usize = 1_000;
 pub const SUPERS_MAX: usize = 64;
 /// The most run times in one [`Beat`].
 pub const RUN_TIMES_MAX: usize = 256;
+/// The extension of [`Beat`] that says that the host takes no calls and no further functions for a while,
+/// and why, for a person. UTF-8. Without it the host takes them. Whoever does not know it routes to the
+/// host, which answers `overloaded`.
+pub const PAUSED: u16 = 1;
+/// What is kept of the reason for a pause, in bytes: a sentence.
+pub const PAUSE_REASON_LEN_MAX: usize = 256;
 
 /// The extension of [`Offer`] with which a host asks to hear only of functions that it holds. Empty.
 pub const HOLDINGS_ONLY: u16 = 1;
@@ -151,6 +157,23 @@ pub struct Beat {
     pub failure_permille: u16,
     /// For what comes later.
     pub extensions: Extensions,
+}
+
+impl Beat {
+    /// The same heart-beat of a host that pauses.
+    #[must_use]
+    pub fn paused(mut self, reason: &str) -> Self {
+        self.extensions = self.extensions.with(PAUSED, reason.as_bytes().to_vec());
+        self
+    }
+
+    /// Why the host pauses, if it does: fit for logs and terminals.
+    pub fn pause(&self) -> Option<String> {
+        let reason = self.extensions.get(PAUSED)?;
+        let reason = &reason[..reason.len().min(PAUSE_REASON_LEN_MAX)];
+        let reason = String::from_utf8_lossy(reason);
+        Some(reason.chars().filter(|char| !char.is_control()).collect())
+    }
 }
 
 /// The host can answer for a version.

@@ -204,6 +204,8 @@ pub enum ReplicaState {
     Refused,
     /// It has not been heard of for a while.
     Silent,
+    /// It holds the function, and takes no calls for a while.
+    Paused,
     /// A state that this version does not know.
     Unknown(u16),
 }
@@ -215,6 +217,7 @@ impl From<u16> for ReplicaState {
             2 => Self::Ready,
             3 => Self::Refused,
             4 => Self::Silent,
+            5 => Self::Paused,
             other => Self::Unknown(other),
         }
     }
@@ -227,6 +230,7 @@ impl From<ReplicaState> for u16 {
             ReplicaState::Ready => 2,
             ReplicaState::Refused => 3,
             ReplicaState::Silent => 4,
+            ReplicaState::Paused => 5,
             ReplicaState::Unknown(tag) => tag,
         }
     }
@@ -259,7 +263,7 @@ pub struct WaitReady {
 }
 
 /// Who is ready, and who will not be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadyReport {
     /// Hosts that are ready for the version.
     pub ready: Vec<NodeId>,
@@ -269,6 +273,33 @@ pub struct ReadyReport {
     pub refused: Vec<(NodeId, String)>,
     /// Hosts that are connected at all.
     pub hosts: u32,
+    /// For what comes later.
+    pub extensions: Extensions,
+}
+
+/// Waits until `count` hosts have removed a function that was decommissioned, or all that held it. Answer:
+/// [`RemovalReport`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitRemoved {
+    /// Which function.
+    pub function: FunctionId,
+    /// How many hosts.
+    pub count: u16,
+    /// How long at most, in milliseconds.
+    pub wait_ms: u32,
+    /// For what comes later.
+    pub extensions: Extensions,
+}
+
+/// The hosts that held a function when it was decommissioned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovalReport {
+    /// Those that have confirmed that they removed it.
+    pub removed: Vec<NodeId>,
+    /// Those that were told and have not confirmed yet.
+    pub pending: Vec<NodeId>,
+    /// Those that cannot be told now. They are when they come back, before they answer any call.
+    pub offline: Vec<NodeId>,
     /// For what comes later.
     pub extensions: Extensions,
 }

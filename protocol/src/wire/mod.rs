@@ -60,6 +60,8 @@ wire_enum! {
         12 => Attach(call::Attach),
         /// Anybody to anybody: who are you.
         13 => Info(Info),
+        /// Client to super node: answer when hosts have removed a function that was decommissioned.
+        15 => WaitRemoved(directory::WaitRemoved),
         /// Super node to super node: let us be linked; opens the link.
         20 => Peer(federation::Peer),
         /// Super node to super node: what changed beyond what I know.

@@ -3,7 +3,7 @@
 use orb_protocol::fault::{Fault, FaultKind};
 use orb_protocol::manifest::{Action, Kind};
 use orb_protocol::wire::codec::{self, DecodeError};
-use orb_protocol::wire::control::{HostMessage, SuperMessage};
+use orb_protocol::wire::control::{Beat, HostMessage, PAUSE_REASON_LEN_MAX, PAUSED, SuperMessage};
 use orb_protocol::wire::directory::ReplicaState;
 use orb_protocol::wire::extension::{CRITICAL, EXTENSIONS_MAX, Extensions};
 use orb_protocol::wire::tagged::Tagged;
@@ -118,4 +118,27 @@ fn a_revision_whose_action_is_unknown_verifies_and_is_passed_on_as_it_came() {
     let verified = signed.clone().verify().expect("its signature holds");
     assert_eq!(verified.signed(), &signed);
     assert!(verified.publish().is_none() && !verified.is_tombstone());
+}
+
+#[test]
+fn a_pause_is_told_in_a_beat_that_others_understand_without_it() {
+    let beat = Beat {
+        running: 1,
+        waiting: 0,
+        disk_free_bytes: 5,
+        run_times_us: Vec::new(),
+        failure_permille: 0,
+        extensions: Extensions::none(),
+    };
+    assert_eq!(beat.pause(), None);
+    let paused = beat.clone().paused("quiet hours\u{1b}[31m 22:00-07:00");
+    // Not critical: whoever does not know it takes the beat as it is.
+    assert_eq!(PAUSED & CRITICAL, 0);
+    let bytes = codec::encode(&HostMessage::from(paused));
+    let Ok(HostMessage::Beat(heard)) = codec::decode(&bytes) else {
+        panic!("a beat is read")
+    };
+    assert_eq!(heard.pause().as_deref(), Some("quiet hours[31m 22:00-07:00"));
+    let long = beat.paused(&"é".repeat(PAUSE_REASON_LEN_MAX)).pause();
+    assert!(long.is_some_and(|reason| reason.len() <= PAUSE_REASON_LEN_MAX));
 }

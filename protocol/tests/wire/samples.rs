@@ -16,7 +16,8 @@ use orb_protocol::wire::control::{
 };
 use orb_protocol::wire::directory::{
     self, Fetch, Fetched, HostHint, Inspect, Inspected, List, Listed, PublishStep, Published, ReadyReport,
-    Replica, ReplicaState, Resolve, Resolved, RevisionEntry, Summary, Versions, VersionsListed, WaitReady,
+    RemovalReport, Replica, ReplicaState, Resolve, Resolved, RevisionEntry, Summary, Versions,
+    VersionsListed, WaitReady, WaitRemoved,
 };
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{
@@ -291,6 +292,24 @@ fn directories() -> Vec<Sample> {
         ),
         sample("WaitReady", &wait),
         sample("ReadyReport", &report),
+        sample(
+            "WaitRemoved",
+            &WaitRemoved {
+                function: function(),
+                count: 2,
+                wait_ms: 15_000,
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "RemovalReport",
+            &RemovalReport {
+                removed: vec![node()],
+                pending: vec![node()],
+                offline: vec![node()],
+                extensions: extensions(),
+            },
+        ),
         sample("Fetch", &fetch),
         sample(
             "Fetched",

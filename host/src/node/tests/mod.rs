@@ -5,5 +5,6 @@ mod bounds;
 mod calls;
 mod guests;
 mod network;
+mod pauses;
 mod power_cuts;
 mod replicas;

@@ -25,7 +25,7 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, PauseRules};
 use crate::node::Node;
 
 /// Longer than anything here takes on a busy machine: a test that waits longer hangs.
@@ -66,6 +66,13 @@ pub(super) struct Shared {
     pub(super) keep_unsynced: Mutex<bool>,
     /// What is sent to a host before it is told so.
     pub(super) corrections: Mutex<Vec<SuperMessage>>,
+}
+
+impl Shared {
+    /// What hosts said since it was forgotten last.
+    pub(super) fn said(&self) -> Vec<HostMessage> {
+        self.said.borrow().clone()
+    }
 }
 
 impl Super {
@@ -264,6 +271,8 @@ pub(super) fn config(data: &Path, supers: &[&Super]) -> NodeConfig {
         allow: Vec::new(),
         deny: Vec::new(),
         dry_run: false,
+        evict: false,
+        pauses: PauseRules::default(),
     }
 }
 

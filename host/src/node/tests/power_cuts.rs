@@ -15,6 +15,7 @@ use super::network::{Net, Super, config};
 use crate::executor::{Executors, testing};
 use crate::node::driver::{Replicas, Tools};
 use crate::node::manifests::HeldManifests;
+use crate::node::pause::Pauses;
 use crate::node::testing::{manifest, owner, tombstone};
 use crate::node::{Node, policy};
 use crate::store::datadir::{DataDir, Role};
@@ -30,6 +31,12 @@ enum Act {
     Release(FunctionId),
     /// That it is over.
     End(Box<Verified>),
+    /// To hold a revision, for which a function has to go that was superseded meanwhile.
+    Displace {
+        by: Box<Verified>,
+        wasm: Vec<u8>,
+        newer: Box<Verified>,
+    },
     /// The host ends in order and starts again.
     Restart,
 }
@@ -55,10 +62,39 @@ fn story() -> Vec<Act> {
     ]
 }
 
+/// A story in which there is room for two artifacts, and for no third one.
+fn tight_story() -> Vec<Act> {
+    let key = owner(1);
+    let says = |byte: &str| guests::says(&byte.repeat(9_000));
+    let seed =
+        |name: &str, number, wasm: Vec<u8>| Act::Seed(Box::new(manifest(&key, name, number, &wasm)), wasm);
+    let displace = |name: &str, wasm: Vec<u8>, goes: &str, number| Act::Displace {
+        by: Box::new(manifest(&key, name, 1, &wasm)),
+        wasm,
+        newer: Box::new(manifest(&key, goes, number, b"elsewhere")),
+    };
+    vec![
+        seed("f", 1, says("f")),
+        seed("g", 1, says("g")),
+        displace("h", says("h"), "f", 2),
+        displace("i", says("i"), "g", 2),
+        displace("j", says("j"), "h", 2),
+        Act::Restart,
+    ]
+}
+
+/// A disk budget in which the artifacts of the tight story have as much room as it says, in bytes: half
+/// of it is for compiled code.
+const TIGHT_BYTES: u64 = 2 * 20_000;
+
 /// Tells the story to a host. Its journal is marked when something begins and when the super node has
 /// heard of its end.
-async fn tell(journal: &Journal, folder: &Path, acts: &[Act]) {
-    let mut net = Net::with(|config| config.data = folder.to_owned()).await;
+async fn tell(journal: &Journal, folder: &Path, acts: &[Act], disk_bytes_max: u64) {
+    let mut net = Net::with(|config| {
+        config.data = folder.to_owned();
+        config.disk_bytes_max = disk_bytes_max;
+    })
+    .await;
     for (number, act) in (0..).zip(acts) {
         journal.mark(2 * number);
         net.upper.forget();
@@ -72,9 +108,16 @@ async fn tell(journal: &Journal, folder: &Path, acts: &[Act]) {
                 net.upper.tell(&Super::changed(tombstone));
                 hears_dropped(&net.upper, tombstone.function()).await;
             }
+            Act::Displace { by, wasm, newer } => {
+                net.upper.tell(&Super::changed(newer));
+                net.seed(by, wasm).await;
+                hears_dropped(&net.upper, newer.function()).await;
+            }
             Act::Restart => {
                 net.node.drain().await.unwrap();
-                net.node = Node::start(config(folder, &[&net.upper])).await.unwrap();
+                let mut config = config(folder, &[&net.upper]);
+                config.disk_bytes_max = disk_bytes_max;
+                net.node = Node::start(config).await.unwrap();
                 net.upper.hears_holdings().await;
             }
         }
@@ -95,20 +138,27 @@ type State<'a> = Option<&'a Verified>;
 fn allowed<'a>(acts: &'a [Act], marks: &[u64]) -> BTreeMap<FunctionId, Vec<State<'a>>> {
     let mut allowed = BTreeMap::new();
     for (number, act) in (0..).zip(acts) {
-        let (function, state) = match act {
-            Act::Seed(manifest, _) | Act::End(manifest) => (manifest.function(), Some(&**manifest)),
-            Act::Release(function) => (*function, None),
-            Act::Restart => continue,
-        };
-        let states = allowed.entry(function).or_insert_with(|| vec![None]);
-        if marks.contains(&(2 * number + 1)) {
-            states.clear();
-        }
-        if marks.contains(&(2 * number)) {
-            states.push(state);
+        for (function, state) in changes(act) {
+            let states = allowed.entry(function).or_insert_with(|| vec![None]);
+            if marks.contains(&(2 * number + 1)) {
+                states.clear();
+            }
+            if marks.contains(&(2 * number)) {
+                states.push(state);
+            }
         }
     }
     allowed
+}
+
+/// What an act makes of functions.
+fn changes(act: &Act) -> Vec<(FunctionId, State<'_>)> {
+    match act {
+        Act::Seed(manifest, _) | Act::End(manifest) => vec![(manifest.function(), Some(&**manifest))],
+        Act::Release(function) => vec![(*function, None)],
+        Act::Displace { by, newer, .. } => vec![(by.function(), Some(&**by)), (newer.function(), None)],
+        Act::Restart => Vec::new(),
+    }
 }
 
 /// Opens what a cut left, as a host does, and compares it with what it has to be.
@@ -141,6 +191,7 @@ async fn check(folder: &Path, allowed: &BTreeMap<FunctionId, Vec<State<'_>>>, ex
         sources: Arc::default(),
         load: Arc::default(),
         dry_run: false,
+        pauses: Pauses::default(),
     };
     let config = config(folder, &[]);
     let replicas = Replicas::start(policy(&config, config.disk_bytes_max), tools)
@@ -167,19 +218,28 @@ fn left_over(folder: &Path) -> usize {
 
 #[test]
 fn a_power_cut_after_any_step_loses_nothing_and_leaves_nothing_by_halves() {
+    cut_after_any_step(&story(), 1 << 30);
+}
+
+#[test]
+fn a_power_cut_while_one_function_makes_room_for_another_leaves_neither_by_halves() {
+    cut_after_any_step(&tight_story(), TIGHT_BYTES);
+}
+
+fn cut_after_any_step(acts: &[Act], disk_bytes_max: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    let (folder, acts) = (scratch(), story());
+    let folder = scratch();
     let journal = Journal::of(folder.path());
-    runtime.block_on(tell(&journal, folder.path(), &acts));
+    runtime.block_on(tell(&journal, folder.path(), acts, disk_bytes_max));
     let executors = runtime.block_on(testing::executors(SandboxConfig::default()));
     let survives = |disk: &Disk, unsynced, marks: &[u64]| {
         let left = scratch();
         disk.write_to(left.path(), unsynced);
-        let checking = || runtime.block_on(check(left.path(), &allowed(&acts, marks), &executors));
+        let checking = || runtime.block_on(check(left.path(), &allowed(acts, marks), &executors));
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(checking)).is_ok()
     };
     let mut cuts = 0;

@@ -163,6 +163,32 @@ async fn a_number_that_another_device_takes_meanwhile_is_not_used_twice() {
 }
 
 #[tokio::test]
+async fn whoever_comes_second_with_a_number_is_told_and_publishes_nothing() {
+    let shop = shop().await;
+    shop.deploy("one", false).await.unwrap();
+    for at_once in [vec![2], vec![3, 4]] {
+        let theirs: Vec<Verified> = at_once
+            .iter()
+            .map(|number| manifest(&owner(), "hello", 0, *number, publish(9)))
+            .collect();
+        shop.super_node.state().races.extend(theirs.iter().rev().cloned());
+        let fault = shop.deploy("two", false).await.unwrap_err().fault;
+        assert_eq!(fault.kind, FaultKind::Refused);
+        let winner = theirs[0].hash().short();
+        let said = format!("revision {} ({winner}) meanwhile", at_once[0]);
+        assert!(fault.message.contains(&said), "{fault}");
+        let next = format!("make it revision {}", at_once[at_once.len() - 1] + 1);
+        assert!(fault.help.contains(&next), "{fault:?}");
+    }
+    let live = shop
+        .client
+        .versions(FunctionId::derive(&owner().id(), &name()))
+        .await
+        .unwrap();
+    assert_eq!(live[0].manifest.version().revision, 4);
+}
+
+#[tokio::test]
 async fn a_field_out_of_bounds_is_the_callers_fault() {
     let shop = shop().await;
     let mut draft = draft();

@@ -17,6 +17,7 @@ use crate::quic::frames::{read_message, write_message};
 use crate::quic::{Connection, Endpoint, EndpointConfig, NodeAddr, RelayLink, SuperAddr};
 use crate::registry::compare;
 use crate::relay::RelayLimits;
+use crate::rival::are_rivals;
 use crate::wire::codec::MESSAGE_LEN_MAX;
 use crate::wire::directory::{
     Fetched, HostHint, INVITE, List, Listed, NOTE, Publish, PublishStep, Published, Resolved, RevisionEntry,
@@ -298,6 +299,9 @@ async fn take(state: &Mutex<State>, publish: Publish, send: &mut SendStream, rec
 fn store(state: &mut State, manifest: Verified) -> Reply {
     for race in std::mem::take(&mut state.races) {
         state.revisions.entry(race.function()).or_default().push(race);
+    }
+    if live(state, &manifest.function()).is_some_and(|live| are_rivals(&live, &manifest)) {
+        return Reply::fault(Fault::new(FaultKind::Refused, "another one has this number"));
     }
     if !compare(live(state, &manifest.function()).as_ref(), &manifest).changed() {
         return Reply::fault(Fault::new(FaultKind::Refused, "a newer revision is known"));
