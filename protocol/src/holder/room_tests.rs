@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::eviction::{Candidate, Goes, Ledger, plan};
 use super::*;
 use crate::key::OwnerKey;
 use crate::manifest::{Action, Limits};
@@ -150,9 +151,15 @@ fn what_is_refused_for_another_reason_costs_nobody_anything() {
     seed(&mut holder, &revision("f", 1, 1, 60));
     let told = seed(&mut holder, &revision("g", 1, 2, 1_001));
     assert_eq!((dropped(&told), refusals(&told)), (vec![], 1));
-    // Nor does what would not fit if all others went.
-    let told = seed(&mut holder, &revision("h", 1, 3, 101));
+    // Nor does what would not fit if all went that may.
+    let mut holder = Holder::new(policy(100, Some(IDLE_MS)));
+    seed(&mut holder, &revision("idle", 1, 1, 30));
+    let called = revision("called", 1, 2, 60);
+    seed(&mut holder, &called);
+    holder.on_called(IDLE_MS, &called.function());
+    let told = seed(&mut holder, &revision("h", 1, 3, 50));
     assert_eq!((dropped(&told), refusals(&told)), (vec![], 1));
+    assert_eq!(dropped(&seed(&mut holder, &revision("i", 1, 4, 40))).len(), 1);
 }
 
 #[test]
@@ -183,16 +190,18 @@ fn sized(content: u8) -> (ArtifactHash, u64) {
     (ArtifactHash::of(&[content]), 10 + u64::from(content) * 7)
 }
 
-fn ledger(candidates: &[Candidate]) -> Ledger {
+/// What candidates need, and so many bytes that nobody may let go.
+fn ledger(candidates: &[Candidate], kept: u64) -> Ledger {
     let mut ledger = Ledger::default();
+    ledger.enter(ArtifactHash::of(b"kept"), kept);
     for (artifact, bytes) in candidates.iter().flat_map(|candidate| &candidate.artifacts) {
         ledger.enter(*artifact, *bytes);
     }
     ledger
 }
 
-fn left(all: &[Candidate], going: &[Candidate]) -> u64 {
-    let mut ledger = ledger(all);
+fn left(all: &[Candidate], going: &[Candidate], kept: u64) -> u64 {
+    let mut ledger = ledger(all, kept);
     going.iter().for_each(|candidate| ledger.let_go(candidate));
     ledger.bytes()
 }
@@ -200,14 +209,15 @@ fn left(all: &[Candidate], going: &[Candidate]) -> u64 {
 proptest! {
     /// What goes makes room; nobody goes in vain; nobody goes if it would not do.
     #[test]
-    fn as_many_go_as_have_to(all in candidates(), most in 0..200u64) {
-        let going = plan(ledger(&all), all.clone(), most);
-        prop_assert!(going.is_empty() || left(&all, &going) <= most);
-        prop_assert!(!going.is_empty() || left(&all, &[]) <= most || left(&all, &all) > most);
+    fn as_many_go_as_have_to(all in candidates(), kept in 0..150u64, most in 0..200u64) {
+        let left = |going: &[Candidate]| left(&all, going, kept);
+        let going = plan(ledger(&all, kept), all.clone(), most);
+        prop_assert!(going.is_empty() || left(&going) <= most);
+        prop_assert!(!going.is_empty() || left(&[]) <= most || left(&all) > most);
         for index in 0..going.len() {
             let mut fewer = going.clone();
             fewer.remove(index);
-            prop_assert!(left(&all, &fewer) > most, "one of {going:?} went in vain");
+            prop_assert!(left(&fewer) > most, "one of {going:?} went in vain");
         }
         prop_assert!(going.is_sorted_by_key(|candidate| candidate.used_ms));
     }
