@@ -470,10 +470,6 @@ impl Holder {
         }
     }
 
-    fn disk_bytes_without(&self, function: &FunctionId) -> u64 {
-        self.ledger(Some(function)).bytes()
-    }
-
     fn remove_unneeded(&mut self, replica: &Replica) {
         let artifacts: BTreeSet<ArtifactHash> = replica.artifacts().map(|(artifact, _)| artifact).collect();
         for artifact in artifacts {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::EngineHash;
 use crate::key::OwnerKey;
-use crate::manifest::{Action, Limits};
+use crate::manifest::{Action, Limits, Publish};
 use crate::testing::{manifest, publish};
 
 fn policy() -> SeedPolicy {

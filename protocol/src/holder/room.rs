@@ -23,7 +23,7 @@ impl Holder {
         let function = manifest.function();
         self.make_room(&function, publish.artifact_bytes);
         self.policy
-            .decide(owner, publish, self.disk_bytes_without(&function))
+            .decide(owner, publish, self.ledger(Some(&function)).bytes())
     }
 
     /// Lets go of others until so many bytes fit, if that is possible at all.
