@@ -15,6 +15,8 @@
 //! Replicas are made before others are broken: a host that is no longer among the nearest is
 //! released only when all that are have become ready.
 
+mod losing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::id::{EngineHash, FunctionId, NodeId, OwnerId};
@@ -24,6 +26,8 @@ use crate::ranking;
 use crate::wire::control::{Beat, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
 use crate::wire::directory::{HOSTS_MAX, HostHint, ReadyReport, Replica, ReplicaState};
 use crate::wire::extension::Extensions;
+
+pub use losing::Losing;
 
 /// The most functions that one host may say it holds: bounds what a host can make a super node keep.
 pub const HOLDINGS_MAX: usize = 100_000;

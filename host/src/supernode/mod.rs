@@ -1,21 +1,25 @@
 //! `orb super`: the meeting point of callers and hosts.
 //!
 //! - [`connection`]: a peer's connection; a task for each of its requests.
-//! - [`directory`], [`ready`], [`publish`], [`fetch`], [`relay`]: what peers ask for.
+//! - [`directory`], [`ready`], [`publish`], [`fetch`], [`relay`], [`events`]: what peers ask for.
 //! - [`hosts`], [`outbox`]: control streams.
 //! - [`driver`]: gives the [`Coordinator`](orb_protocol::coordinator::Coordinator) its events, and
 //!   carries out what it decides.
 //! - [`storage`]: registry and artifacts. [`policy`], [`limits`]: who may, and how much. [`offences`]:
 //!   what peers did that they should not have.
+//! - [`notes`], [`losses`]: what happens to hosts, on its way into the log of events.
 
 mod close;
 mod connection;
 mod directory;
 mod driver;
+mod events;
 mod faults;
 mod fetch;
 mod hosts;
 mod limits;
+mod losses;
+mod notes;
 mod offences;
 mod outbox;
 mod policy;
@@ -52,6 +56,7 @@ use crate::store::datadir::{DataDir, Role};
 
 use driver::Driver;
 use limits::{Connections, PublishRate};
+use notes::Notes;
 use offences::Offences;
 use policy::Policy;
 use storage::Storage;
@@ -80,6 +85,12 @@ pub(crate) struct SuperNode {
     /// Places for artifacts that are checked before they are sent.
     checks: Semaphore,
     offences: Offences,
+    /// What happens to hosts, to be written down.
+    events: Notes,
+    /// Places for those who follow events.
+    followers: Semaphore,
+    /// Places for reads of the log of events.
+    event_reads: Semaphore,
 }
 
 /// Runs a super node until its end is wished for.
@@ -116,6 +127,9 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
         examined_kib: Semaphore::new(publish::EXAMINED_KIB_MAX),
         checks: Semaphore::new(fetch::CHECKS_MAX),
         offences: Offences::default(),
+        events: Notes::default(),
+        followers: Semaphore::new(events::FOLLOWERS_MAX),
+        event_reads: Semaphore::new(events::READS_MAX),
     });
     let address = format!("{}@{}", endpoint.node_id(), reachable(endpoint.local_addr()?));
     dir.write_address(&address)?;
@@ -213,14 +227,17 @@ async fn serve(
     let mut peers = JoinSet::new();
     let counted = Arc::clone(node);
     peers.spawn(keep_reporting(node.endpoint.clone(), move || {
-        counted.offences.numbers()
+        let mut numbers = counted.offences.numbers();
+        numbers.push(("events_dropped", counted.events.dropped.get()));
+        numbers
     }));
+    peers.spawn(notes::keep_writing(Arc::clone(node)));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shutdown.requested() => return peers,
-            _ = ticks.tick() => node.driver.tick(),
+            _ = ticks.tick() => node.events.on_lost(node.driver.tick()),
             Some(incoming) = node.endpoint.accept() => {
                 let address = incoming.remote_address();
                 match connections.admit(address.ip()) {
@@ -250,6 +267,9 @@ async fn end(node: Arc<SuperNode>, mut peers: JoinSet<()>, dir: DataDir) -> anyh
         Ok(places) => places.into_iter().for_each(tokio::sync::SemaphorePermit::forget),
         Err(_) => tracing::warn!("a publish did not finish in time"),
     }
+    // That connections end now is no news.
+    node.events.end();
+    notes::write_all(&node.events, &node.storage).await;
     node.endpoint.close(close::ENDING, "the super node is ending");
     let _ = timeout(GOODBYE_MAX, node.endpoint.wait_idle()).await;
     peers.shutdown().await;

@@ -1,4 +1,8 @@
-//! What a super node keeps, for its tasks: the registry and the artifacts, without blocking them.
+//! What a super node keeps, for its tasks: the registry, the artifacts, and what happened, without
+//! blocking them.
+
+mod events;
+mod webhooks;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +12,13 @@ use bytes::Bytes;
 use orb_protocol::head::SignedHead;
 use orb_protocol::id::{ArtifactHash, FunctionId, OwnerId};
 use orb_protocol::manifest::{SignedManifest, Verified, Version};
+use tokio::sync::watch;
 
 use crate::store::blocking;
 use crate::store::committer::Committer;
 use crate::store::database::{Database, StoreError};
 use crate::store::datadir::DataDir;
+use crate::store::events::EventTable;
 use crate::store::objects::{CheckedFile, ObjectError, ObjectStore, ObjectWriter};
 use crate::store::registry::{OwnerLimits, OwnerUse, Recorded, RegistryTables, artifact_of};
 
@@ -37,13 +43,15 @@ pub(crate) enum OpenError {
     Thread(#[from] std::io::Error),
 }
 
-/// The registry and the artifacts.
+/// The registry, the artifacts, and the log of events.
 #[derive(Debug)]
 pub(crate) struct Storage {
     database: Arc<Database>,
     committer: Committer,
     shelf: Arc<Shelf>,
     live: Mutex<LiveCache>,
+    /// The newest event's cursor.
+    newest: watch::Sender<u64>,
 }
 
 /// The artifacts, and who is about to need one.
@@ -82,6 +90,7 @@ impl Storage {
         }
         let database = Arc::new(Database::open(&dir.database())?);
         RegistryTables::prepare(&database)?;
+        let newest = EventTable::prepare(&database)?;
         let shelf = Arc::new(Shelf {
             database: Arc::clone(&database),
             objects: ObjectStore::open(&dir.objects())?,
@@ -93,6 +102,7 @@ impl Storage {
             database,
             shelf,
             live: Mutex::default(),
+            newest: watch::Sender::new(newest),
         })
     }
 
@@ -128,7 +138,8 @@ impl Storage {
         Ok(manifest)
     }
 
-    /// Joins a manifest into the registry, durably. What it makes superfluous is removed.
+    /// Joins a manifest into the registry, durably, and with it the event of it. What it makes
+    /// superfluous is removed.
     ///
     /// To be called in a task that nobody cancels: others hear of the manifest only when this returns.
     ///
@@ -145,11 +156,12 @@ impl Storage {
         let new = Arc::clone(manifest);
         let recorded = self
             .committer
-            .write(move |txn| RegistryTables::record(txn, &new, &head, &limits, invited))
+            .write(move |txn| events::record(txn, &new, &head, &limits, invited))
             .await;
         // After an error too: what the disk would not confirm may be there all the same.
         lock(&self.live).forget(&manifest.function());
-        let recorded = recorded?;
+        let (recorded, event) = recorded?;
+        self.announce(event);
         if let Recorded::Stored { unneeded, .. } = &recorded {
             self.remove(unneeded.clone()).await;
         }

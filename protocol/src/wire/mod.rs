@@ -13,6 +13,7 @@ pub mod call;
 pub mod codec;
 pub mod control;
 pub mod directory;
+pub mod events;
 pub mod extension;
 pub mod relay;
 pub mod tagged;
@@ -59,6 +60,8 @@ wire_enum! {
         12 => Attach(call::Attach),
         /// Anybody to anybody: who are you.
         13 => Info(Info),
+        /// Client to super node: what happened, and what happens from now on.
+        20 => Events(events::Events),
     }
 }
 

@@ -9,6 +9,7 @@ use orb_protocol::wire::directory::{
     Fetch, Fetched, Inspect, Inspected, List, Listed, Publish, PublishStep, Published, ReadyReport, Resolve,
     Resolved, Versions, VersionsListed, WaitReady,
 };
+use orb_protocol::wire::events::{Event, EventPage, Events};
 use orb_protocol::wire::extension::{CRITICAL, EXTENSIONS_MAX, Extension, Extensions};
 use orb_protocol::wire::relay::{OpenRelay, RelayAccepted, RelayOffer, RelayOpened};
 use orb_protocol::wire::tagged::Tagged;
@@ -65,6 +66,9 @@ const DIRECTORY: &Family = &[
     ("ReadyReport", law::<ReadyReport>),
     ("Fetch", law::<Fetch>),
     ("Fetched", law::<Fetched>),
+    ("Events", law::<Events>),
+    ("Event", law::<Event>),
+    ("EventPage", law::<EventPage>),
 ];
 
 /// What hosts and super nodes tell each other.
