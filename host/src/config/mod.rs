@@ -7,14 +7,18 @@
 mod admission;
 mod client;
 mod file;
+mod http_url;
 mod node;
 mod super_node;
 mod texts;
 mod units;
+mod webhook;
 
 pub(crate) use admission::Admission;
 pub(crate) use client::ClientFile;
 pub(crate) use file::{FileError, parse, read};
+pub(crate) use http_url::{HttpHost, HttpUrl};
 pub(crate) use node::{NodeConfig, NodeLayer, memory_share};
 pub(crate) use super_node::{SuperConfig, SuperFlags, SuperLayer};
 pub(crate) use units::{ByteSize, parse_duration};
+pub(crate) use webhook::{Webhook, WebhookPace, WebhookSecret};

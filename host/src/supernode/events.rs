@@ -6,7 +6,7 @@ use orb_protocol::fault::Fault;
 use orb_protocol::quic::frames::FrameError;
 use orb_protocol::wire::events::{EVENTS_PAGE_MAX, EventPage, Events};
 use orb_protocol::wire::extension::Extensions;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
 use super::connection::Exchange;
@@ -44,7 +44,7 @@ impl From<Fault> for Broken {
 /// The fault to answer with.
 pub(crate) async fn answer(node: &SuperNode, asked: &Events, exchange: &mut Exchange) -> Result<(), Fault> {
     directory::check(&asked.extensions)?;
-    let _place = place(node, asked.follow)?;
+    let _place = place(&node.followers, asked.follow)?;
     match send(node, asked, exchange).await {
         Ok(()) => Ok(()),
         Err(Broken::Fault(fault)) => Err(fault),
@@ -58,11 +58,11 @@ pub(crate) async fn answer(node: &SuperNode, asked: &Events, exchange: &mut Exch
     }
 }
 
-fn place(node: &SuperNode, follow: bool) -> Result<Option<SemaphorePermit<'_>>, Fault> {
+fn place(followers: &Semaphore, follow: bool) -> Result<Option<SemaphorePermit<'_>>, Fault> {
     if !follow {
         return Ok(None);
     }
-    let place = node.followers.try_acquire();
+    let place = followers.try_acquire();
     place
         .map(Some)
         .map_err(|_| faults::overloaded("as many follow the events of this super node as may"))
@@ -156,3 +156,7 @@ fn page(node: &SuperNode, found: Found) -> EventPage {
         extensions: Extensions::none(),
     }
 }
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

@@ -7,7 +7,8 @@
 //!   carries out what it decides.
 //! - [`storage`]: registry and artifacts. [`policy`], [`limits`]: who may, and how much. [`offences`]:
 //!   what peers did that they should not have.
-//! - [`notes`], [`losses`]: what happens to hosts, on its way into the log of events.
+//! - [`notes`], [`losses`]: what happens to hosts, on its way into the log of events. [`webhooks`]: who is
+//!   told of it without asking.
 
 mod close;
 mod connection;
@@ -27,6 +28,7 @@ mod publish;
 mod ready;
 mod relay;
 mod storage;
+mod webhooks;
 
 #[cfg(test)]
 mod power_cuts;
@@ -60,6 +62,7 @@ use notes::Notes;
 use offences::Offences;
 use policy::Policy;
 use storage::Storage;
+use webhooks::Webhooks;
 
 /// How often the coordinator hears that time passes.
 const TICK: Duration = Duration::from_secs(1);
@@ -115,6 +118,7 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
             return Err(error);
         }
     };
+    let webhooks = Webhooks::new(&config)?;
     let connections = Connections::new(config.address_connections_max);
     let node = Arc::new(SuperNode {
         endpoint: endpoint.clone(),
@@ -134,7 +138,7 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
     let address = format!("{}@{}", endpoint.node_id(), reachable(endpoint.local_addr()?));
     dir.write_address(&address)?;
     tracing::info!(%address, data = %dir.path().display(), "super node ready");
-    let peers = serve(&node, &connections, &mut shutdown).await;
+    let peers = serve(&node, &connections, webhooks, &mut shutdown).await;
     end(node, peers, dir).await
 }
 
@@ -222,9 +226,11 @@ fn reachable(local: SocketAddr) -> SocketAddr {
 async fn serve(
     node: &Arc<SuperNode>,
     connections: &Arc<Connections>,
+    webhooks: Webhooks,
     shutdown: &mut Shutdown,
 ) -> JoinSet<()> {
     let mut peers = JoinSet::new();
+    webhooks.start(node, &mut peers);
     let counted = Arc::clone(node);
     peers.spawn(keep_reporting(node.endpoint.clone(), move || {
         let mut numbers = counted.offences.numbers();
