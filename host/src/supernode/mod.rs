@@ -135,6 +135,7 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
         followers: Semaphore::new(events::FOLLOWERS_MAX),
         event_reads: Semaphore::new(events::READS_MAX),
     });
+    webhooks.prepare(&node).await?;
     let address = format!("{}@{}", endpoint.node_id(), reachable(endpoint.local_addr()?));
     dir.write_address(&address)?;
     tracing::info!(%address, data = %dir.path().display(), "super node ready");

@@ -23,6 +23,7 @@ use self::worker::Worker;
 use super::SuperNode;
 use crate::config::{SuperConfig, Webhook, WebhookPace};
 use crate::store::blocking;
+use crate::store::database::StoreError;
 
 /// The webhooks of a super node, not begun yet.
 #[derive(Debug)]
@@ -45,30 +46,22 @@ impl Webhooks {
         })
     }
 
-    /// Begins to tell them, in tasks among these.
-    pub(crate) fn start(self, node: &Arc<SuperNode>, tasks: &mut JoinSet<()>) {
-        let node = Arc::clone(node);
-        tasks.spawn(async move {
-            if let Err(error) = self.prepare(&node).await {
-                tracing::error!(%error, "webhooks are not told anything until the next start");
-                return;
-            }
-            let mut workers = JoinSet::new();
-            for webhook in self.webhooks {
-                let worker = Worker::new(Arc::clone(&node), webhook, self.pace, self.poster.clone());
-                workers.spawn(worker.run());
-            }
-            while let Some(ended) = workers.join_next().await {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a webhook's task failed");
-                }
-            }
-        });
-    }
-
-    async fn prepare(&self, node: &Arc<SuperNode>) -> Result<(), crate::store::database::StoreError> {
+    /// Has those that are new begin with what happens from now on. To be called before anything is
+    /// served.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn prepare(&self, node: &Arc<SuperNode>) -> Result<(), StoreError> {
         let targets = self.webhooks.iter().map(Webhook::target).collect();
         let node = Arc::clone(node);
         blocking(move || node.storage.prepare_webhooks(&targets)).await
+    }
+
+    /// Begins to tell them, in tasks among these.
+    pub(crate) fn start(self, node: &Arc<SuperNode>, tasks: &mut JoinSet<()>) {
+        for webhook in self.webhooks {
+            let worker = Worker::new(Arc::clone(node), webhook, self.pace, self.poster.clone());
+            tasks.spawn(worker.run());
+        }
     }
 }

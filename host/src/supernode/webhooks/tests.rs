@@ -41,15 +41,7 @@ async fn super_with(data: tempfile::TempDir, webhook: &Webhook, pace: WebhookPac
 }
 
 async fn start(webhook: &Webhook) -> Super {
-    let node = super_with(tempfile::tempdir().unwrap(), webhook, FAST).await;
-    wait_until_begun(&node, webhook).await;
-    node
-}
-
-/// A new webhook is told what happens after it was begun; a test has to know when that is.
-async fn wait_until_begun(node: &Super, webhook: &Webhook) {
-    let _ = (node, webhook);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    super_with(tempfile::tempdir().unwrap(), webhook, FAST).await
 }
 
 /// Revisions of a function of owner 1, by number.
@@ -183,7 +175,6 @@ async fn after_a_restart_it_goes_on_where_it_was() {
         ..FAST
     };
     let node = super_with(tempfile::tempdir().unwrap(), &webhook, patient).await;
-    wait_until_begun(&node, &webhook).await;
     let revisions: Vec<_> = (1..=3).map(|number| revision("f", number)).collect();
     publish_to(&node, &revisions).await;
     assert_eq!(server.next().await.cursor(), 1);
