@@ -35,9 +35,10 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [a, b, ..] = ip.segments();
     // All that is given out so far is within 2000::/3.
     let given_out = a & 0xe000 == 0x2000;
-    // Teredo, benchmarks and the like; documentation.
-    let special = (a == 0x2001 && b < 0x0200) || (a == 0x2001 && b == 0x0db8) || (a & 0xfff0 == 0x3ff0);
-    given_out && !special
+    // Teredo, benchmarks and the like.
+    let protocols = a == 0x2001 && b < 0x0200;
+    let documentation = matches!((a, b), (0x2001, 0x0db8) | (0x3fff, ..0x1000));
+    given_out && !protocols && !documentation
 }
 
 /// The IPv4 address that packets to this address end at: mapped, compatible, NAT64, 6to4.
@@ -81,6 +82,7 @@ mod tests {
             "2002:a00:1::1",
             "2001::1",
             "2001:db8::1",
+            "3fff:1::1",
             "fe80::1",
             "fec0::1",
             "fc00::1",

@@ -149,7 +149,7 @@ impl Received {
     /// The event in it, if its signature is one of [`SECRET`].
     pub(super) fn verified(&self) -> serde_json::Value {
         let key = BASE64
-            .decode(SECRET["whsec_".len()..].as_bytes())
+            .decode(&SECRET.as_bytes()["whsec_".len()..])
             .expect("base64");
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
         let signature = self
