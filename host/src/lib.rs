@@ -6,6 +6,7 @@
 //! - [`demo`]: a small network in child processes, put through the main job.
 //! - [`output`], [`failure`]: what commands print, and how they fail.
 //! - [`executor`]: the processes that run guests.
+//! - [`event_document`]: an event as programs read it.
 //! - [`counters`]: what peers did that they should not have, for the log.
 //! - [`supernode`]: `orb super`. [`node`]: `orb node`. [`store`]: what daemons keep: data folder, artifacts, manifests.
 //!
@@ -21,6 +22,7 @@ mod cli;
 mod config;
 mod counters;
 mod demo;
+mod event_document;
 pub mod executor;
 mod failure;
 mod faults;
@@ -30,6 +32,7 @@ mod local_sandbox;
 mod node;
 mod output;
 mod project;
+mod public_ip;
 mod shutdown;
 mod store;
 mod supernode;

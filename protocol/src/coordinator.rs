@@ -24,6 +24,8 @@
 mod federated;
 mod settle;
 
+mod losing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use settle::Settling;
@@ -37,6 +39,8 @@ use crate::removals::Removals;
 use crate::wire::control::{Beat, HOLDINGS_ONLY, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
 use crate::wire::directory::{HOSTS_MAX, HostHint, ReadyReport, RemovalReport, Replica, ReplicaState};
 use crate::wire::extension::Extensions;
+
+pub use losing::Losing;
 
 /// The most functions that one host may say it holds: bounds what a host can make a super node keep.
 pub const HOLDINGS_MAX: usize = 100_000;

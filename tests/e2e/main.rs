@@ -10,6 +10,7 @@ mod corruption;
 mod crash;
 mod disks;
 mod draining;
+mod events;
 mod federation;
 mod floods;
 mod half_upload;

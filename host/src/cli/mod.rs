@@ -16,6 +16,7 @@ mod demo;
 mod deploy;
 mod describe;
 mod doctor;
+mod events;
 mod function;
 mod id;
 mod input;
@@ -123,6 +124,7 @@ enum Command {
     Bench(bench::BenchCommand),
     List(list::ListCommand),
     Inspect(inspect::InspectCommand),
+    Events(events::EventsCommand),
     Versions(versions::VersionsCommand),
     Rollback(rollback::RollbackCommand),
     Decommission(decommission::DecommissionCommand),
@@ -162,6 +164,7 @@ impl Command {
             Self::Bench(command) => command.execute(context).await,
             Self::List(command) => command.execute(context).await,
             Self::Inspect(command) => command.execute(context).await,
+            Self::Events(command) => command.execute(context).await,
             Self::Versions(command) => command.execute(context).await,
             Self::Rollback(command) => command.execute(context).await,
             Self::Decommission(command) => command.execute(context).await,

@@ -15,6 +15,7 @@ use crate::supernode;
 When it is ready it writes NODEID@IP:PORT to DIR/address. SIGTERM and SIGINT end it in order.
 Each setting may also stand in the file as a key (--owner-bytes-max as owner_bytes_max; --owner,
 --host, --owner-invite and --host-invite as owner_list, host_list, owner_invites, host_invites).
+[[webhook]] in the file (url, secret, owner, function, allow_private) tells an HTTP server what happens.
 
 Example:
   orb super --listen 0.0.0.0:4433 --data /var/lib/orb-super

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::ByteSize;
 use super::admission::{Admission, Policy, admission, overrule};
 use super::texts::{either, listen_addr, listen_addr_in_file, missing, parsed};
+use super::webhook::{Webhook, WebhookPace, checked};
 use crate::failure::Failure;
 
 /// A super node's settings, resolved.
@@ -45,6 +46,10 @@ pub(crate) struct SuperConfig {
     pub(crate) relay_node_sessions_max: u32,
     /// The most bytes per second that are relayed for one node.
     pub(crate) relay_node_bytes_per_second: u64,
+    /// Who is told what happens.
+    pub(crate) webhooks: Vec<Webhook>,
+    /// How they are told. Nobody but tests sets anything but the default.
+    pub(crate) webhook_pace: WebhookPace,
 }
 
 /// A super node's settings as flags, variables or a file give them.
@@ -200,6 +205,10 @@ pub(crate) struct SuperLayer {
         help_heading = "Quotas"
     )]
     pub(crate) relay_node_bytes_per_second: Option<ByteSize>,
+    /// Who is told what happens: in the file only, where secrets stay out of process lists.
+    #[arg(skip)]
+    #[serde(rename = "webhook")]
+    pub(crate) webhooks: Vec<Webhook>,
 }
 
 /// The settings that flags and variables give: what a flag says holds against all variables, as far as
@@ -272,6 +281,7 @@ impl SuperLayer {
             relay_node_bytes_per_second: self
                 .relay_node_bytes_per_second
                 .or(lower.relay_node_bytes_per_second),
+            webhooks: either(self.webhooks, lower.webhooks),
         }
     }
 
@@ -332,6 +342,8 @@ impl SuperLayer {
             relay_sessions_max: self.relay_sessions_max.unwrap_or(65_536),
             relay_node_sessions_max: self.relay_node_sessions_max.unwrap_or(4_096),
             relay_node_bytes_per_second: self.relay_node_bytes_per_second.map_or(1 << 30, |size| size.0),
+            webhooks: checked(self.webhooks)?,
+            webhook_pace: WebhookPace::default(),
         })
     }
 }

@@ -5,6 +5,7 @@
 //! - [`database`], [`committer`]: redb, opened with care; writes that share a sync.
 //! - [`backend`]: the database's file, whose blocks are compared with what they were.
 //! - [`registry`], [`changes`]: a super node's manifests, and where in the federation they came from.
+//!   [`events`]: what happened to them, and to hosts. [`webhooks`]: how far each webhook has been told.
 //! - [`files`]: the file operations beneath.
 //!
 //! Everything here blocks: daemons call it through [`blocking`], never on a runtime's worker.
@@ -14,9 +15,11 @@ pub(crate) mod changes;
 pub(crate) mod committer;
 pub(crate) mod database;
 pub(crate) mod datadir;
+pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod objects;
 pub(crate) mod registry;
+pub(crate) mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod disk;

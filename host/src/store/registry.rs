@@ -322,6 +322,16 @@ impl RegistryTables {
         owner_use(&txn.open_table(OWNERS)?, owner)
     }
 
+    /// Whether the function's last revisions need an artifact already.
+    pub(crate) fn function_needs(
+        txn: &WriteTransaction,
+        function: &FunctionId,
+        artifact: &ArtifactHash,
+    ) -> Result<bool, TxnError> {
+        let key = [artifact.as_bytes().as_slice(), function.as_bytes()].concat();
+        Ok(txn.open_table(NEEDED)?.get(key.as_slice())?.is_some())
+    }
+
     /// Whether any function needs an artifact.
     pub(crate) fn is_needed(txn: &ReadTransaction, artifact: &ArtifactHash) -> Result<bool, TxnError> {
         is_needed(&txn.open_table(NEEDED)?, artifact)

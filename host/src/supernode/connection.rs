@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::driver::Registration;
 use super::limits::ConnectionSlot;
 use super::peers::{link, sync};
-use super::{SuperNode, directory, faults, fetch, hosts, publish, ready, relay};
+use super::{SuperNode, directory, events, faults, fetch, hosts, publish, ready, relay};
 
 /// How long a peer may take over the first message of a stream.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -208,6 +208,10 @@ async fn answer(
             exchange.reply(published).await
         }
         Request::Fetch(asked) => match fetch::fetch(node, &asked, exchange).await {
+            Ok(()) => Ok(()),
+            Err(fault) => refuse(exchange, fault).await,
+        },
+        Request::Events(asked) => match Box::pin(events::answer(node, &asked, exchange)).await {
             Ok(()) => Ok(()),
             Err(fault) => refuse(exchange, fault).await,
         },

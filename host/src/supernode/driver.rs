@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use orb_protocol::coordinator::{Coordinator, CoordinatorError, Effect};
+use orb_protocol::coordinator::{Coordinator, CoordinatorError, Effect, Losing};
 use orb_protocol::federation::Effect as PeerEffect;
 use orb_protocol::federation::record::VerifiedRecord;
 use orb_protocol::hub::{self, Hub, Inbound};
@@ -142,18 +142,20 @@ impl Driver {
         self.drive(|coordinator, now_ms| coordinator.on_unreachable(now_ms, node));
     }
 
-    /// To be called about once a second.
-    pub(crate) fn tick(&self) {
-        let lost = {
+    /// To be called about once a second. Returns the hosts that are lost.
+    pub(crate) fn tick(&self) -> Vec<Losing> {
+        let (losing, lost) = {
             let now_ms = self.now_ms();
             let mut state = self.lock();
+            let losing = state.hub.coordinator().losing(now_ms);
             state.hub.with_hosts(|coordinator| coordinator.on_tick(now_ms));
             state.hub.with_peers(|federation| federation.on_tick(now_ms));
-            state.carry_out()
+            (losing, state.carry_out())
         };
         if lost {
             self.changes.send_replace(());
         }
+        losing
     }
 
     /// Hosts that can answer for a function, best first.

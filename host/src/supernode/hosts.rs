@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orb_protocol::coordinator::CoordinatorError;
+use orb_protocol::coordinator::{Coordinator, CoordinatorError};
 use orb_protocol::fault::{Fault, FaultKind};
-use orb_protocol::manifest::Verified;
+use orb_protocol::id::{FunctionId, NodeId};
+use orb_protocol::manifest::{Verified, Version};
 use orb_protocol::placement::FailureDomain;
 use orb_protocol::quic::frames::{FrameError, read_message, write_message};
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::control::{
-    Assign, Beat, Changed, HOLDING_MAX, Holding, HostMessage, Offer, RUN_TIMES_MAX, Refused, Register,
+    Assign, Beat, Changed, HOLDING_MAX, Holding, HostMessage, Offer, RUN_TIMES_MAX, Ready, Refused, Register,
     Registered, Release, SuperMessage, Supers, Synced,
 };
+use orb_protocol::wire::events::EventKind;
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::{Reply, undecodable};
 
@@ -20,6 +22,7 @@ use tokio::time::Instant;
 
 use super::connection::{Exchange, Peer};
 use super::driver::{HostLink, Registration};
+use super::notes::Note;
 use super::outbox::Outgoing;
 use super::{SuperNode, close, faults};
 
@@ -76,6 +79,27 @@ pub(crate) fn register(
     Ok(registration)
 }
 
+/// A host that is here; when this is dropped it has left, unless a newer connection took its place or it
+/// was given up before. A task that is cut off drops it too.
+struct Presence<'a> {
+    node: &'a SuperNode,
+    peer: &'a Peer,
+    registration: &'a Registration,
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        if self.registration.event(false, |_, _, _| ()).is_some() {
+            let left = Note::of_node(
+                EventKind::HostLeft,
+                self.peer.connection.peer(),
+                "its connection ended",
+            );
+            self.node.events.note_of_peer(self.peer.address, left);
+        }
+    }
+}
+
 /// Stays with a host that has registered until its control stream ends.
 pub(crate) async fn attend(
     node: &SuperNode,
@@ -84,11 +108,16 @@ pub(crate) async fn attend(
     exchange: &mut Exchange,
 ) {
     let Exchange { send, recv } = exchange;
+    let _presence = Presence {
+        node,
+        peer,
+        registration,
+    };
     let ended = async {
         Box::pin(welcome(peer, send)).await?;
         tokio::select! {
             told = tell(node, registration.link(), send) => told,
-            heard = listen(registration, recv) => heard,
+            heard = listen(node, peer, registration, recv) => heard,
         }
     };
     let Err(error) = ended.await;
@@ -129,6 +158,8 @@ fn check(offer: &Offer) -> Result<(), Fault> {
 // -- what the host says ------------------------------------------------------------------------------
 
 async fn listen(
+    node: &SuperNode,
+    peer: &Peer,
     registration: &Registration,
     recv: &mut quinn::RecvStream,
 ) -> Result<std::convert::Infallible, Broken> {
@@ -140,22 +171,21 @@ async fn listen(
         }
         // Silence is the coordinator's business: it hears nothing and gives the host up.
         let message: HostMessage = read_message(recv, MESSAGE_LEN_MAX).await?;
-        hear(registration, message)?;
+        hear(node, peer, registration, message)?;
     }
 }
 
-fn hear(registration: &Registration, message: HostMessage) -> Result<(), Broken> {
+fn hear(
+    node: &SuperNode,
+    peer: &Peer,
+    registration: &Registration,
+    message: HostMessage,
+) -> Result<(), Broken> {
     match message {
-        HostMessage::Holding(holding) => hear_holding(registration, &holding),
+        HostMessage::Holding(holding) => hear_holding(node, peer, registration, &holding),
         HostMessage::Beat(beat) => hear_beat(registration, &beat),
-        HostMessage::Ready(ready) => {
-            let heard = registration.event(true, |coordinator, now_ms, node| {
-                tracing::info!(host = %node, function = %ready.function, version = ?ready.version, "replica ready");
-                coordinator.on_ready(now_ms, node, ready.function, ready.version);
-            });
-            heard.ok_or(Broken::Replaced)
-        }
-        HostMessage::Refused(refused) => hear_refusal(registration, refused),
+        HostMessage::Ready(ready) => hear_ready(node, peer, registration, &ready),
+        HostMessage::Refused(refused) => hear_refusal(node, peer, registration, refused),
         HostMessage::Dropped(dropped) => {
             let heard = registration.event(true, |coordinator, now_ms, node| {
                 tracing::debug!(host = %node, function = %dropped.function, "replica dropped");
@@ -175,7 +205,12 @@ fn hear(registration: &Registration, message: HostMessage) -> Result<(), Broken>
     }
 }
 
-fn hear_holding(registration: &Registration, holding: &Holding) -> Result<(), Broken> {
+fn hear_holding(
+    node: &SuperNode,
+    peer: &Peer,
+    registration: &Registration,
+    holding: &Holding,
+) -> Result<(), Broken> {
     if holding.replicas.len() > HOLDING_MAX {
         return Err(Broken::TooMany(HOLDING_MAX));
     }
@@ -186,7 +221,41 @@ fn hear_holding(registration: &Registration, holding: &Holding) -> Result<(), Br
         }
         Ok::<(), CoordinatorError>(())
     });
-    Ok(heard.ok_or(Broken::Replaced)??)
+    heard.ok_or(Broken::Replaced)??;
+    if holding.last {
+        node.events.on_joined(peer.address, peer.connection.peer());
+    }
+    Ok(())
+}
+
+fn hear_ready(
+    node: &SuperNode,
+    peer: &Peer,
+    registration: &Registration,
+    ready: &Ready,
+) -> Result<(), Broken> {
+    let Ready {
+        function, version, ..
+    } = *ready;
+    let heard = registration.event(true, |coordinator, now_ms, host| {
+        tracing::info!(%host, %function, ?version, "replica ready");
+        let held = is_ready(coordinator, &function, Version::default(), &host);
+        let was = is_ready(coordinator, &function, version, &host);
+        coordinator.on_ready(now_ms, host, function, version);
+        let is = is_ready(coordinator, &function, version, &host);
+        (held, is && !was)
+    });
+    let (held, news) = heard.ok_or(Broken::Replaced)?;
+    if news {
+        let host = peer.connection.peer();
+        node.events
+            .on_seeded(peer.address, host, (function, version), held);
+    }
+    Ok(())
+}
+
+fn is_ready(coordinator: &Coordinator, function: &FunctionId, version: Version, host: &NodeId) -> bool {
+    coordinator.ready_report(function, version).ready.contains(host)
 }
 
 fn hear_beat(registration: &Registration, beat: &Beat) -> Result<(), Broken> {
@@ -201,7 +270,12 @@ fn hear_beat(registration: &Registration, beat: &Beat) -> Result<(), Broken> {
     heard.ok_or(Broken::Replaced)
 }
 
-fn hear_refusal(registration: &Registration, refused: Refused) -> Result<(), Broken> {
+fn hear_refusal(
+    node: &SuperNode,
+    peer: &Peer,
+    registration: &Registration,
+    refused: Refused,
+) -> Result<(), Broken> {
     let Refused {
         function,
         version,
@@ -209,11 +283,24 @@ fn hear_refusal(registration: &Registration, refused: Refused) -> Result<(), Bro
         ..
     } = refused;
     reason = printable(&reason);
-    let heard = registration.event(true, |coordinator, now_ms, node| {
-        tracing::info!(host = %node, %function, ?version, %reason, "replica refused");
-        coordinator.on_refused(now_ms, node, function, version, reason);
+    let note = Note::of_replica(
+        EventKind::Refused,
+        peer.connection.peer(),
+        function,
+        Some(version),
+        &reason,
+    );
+    let heard = registration.event(true, |coordinator, now_ms, host| {
+        tracing::info!(%host, %function, ?version, %reason, "replica refused");
+        // Only whoever was asked can refuse.
+        let asked = coordinator.assigned(&function).contains(&host);
+        coordinator.on_refused(now_ms, host, function, version, reason);
+        asked && !coordinator.assigned(&function).contains(&host)
     });
-    heard.ok_or(Broken::Replaced)
+    if heard.ok_or(Broken::Replaced)? {
+        node.events.note_of_peer(peer.address, note);
+    }
+    Ok(())
 }
 
 /// What a peer wrote, fit for logs and for other people's terminals.

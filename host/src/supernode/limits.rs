@@ -76,7 +76,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// How often each origin publishes, by the generic cell rate algorithm (ITU-T I.371): one number for each.
+/// How often each origin publishes, or has something noted, by the generic cell rate algorithm (ITU-T I.371): one number for each.
 #[derive(Debug, Default)]
 pub(crate) struct PublishRate {
     /// When the origin will have paid for all that it did.

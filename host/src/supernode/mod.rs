@@ -1,22 +1,27 @@
 //! `orb super`: the meeting point of callers and hosts.
 //!
 //! - [`connection`]: a peer's connection; a task for each of its requests.
-//! - [`directory`], [`ready`], [`publish`], [`fetch`], [`relay`]: what peers ask for.
+//! - [`directory`], [`ready`], [`publish`], [`fetch`], [`relay`], [`events`]: what peers ask for.
 //! - [`hosts`], [`outbox`]: control streams.
 //! - [`peers`]: other super nodes.
 //! - [`driver`]: gives the [`Hub`](orb_protocol::hub::Hub) its events, and
 //!   carries out what it decides.
 //! - [`storage`]: registry and artifacts. [`policy`], [`limits`]: who may, and how much. [`offences`]:
 //!   what peers did that they should not have.
+//! - [`notes`], [`losses`]: what happens to hosts, on its way into the log of events. [`webhooks`]: who is
+//!   told of it without asking.
 
 mod close;
 mod connection;
 mod directory;
 mod driver;
+mod events;
 mod faults;
 mod fetch;
 mod hosts;
 mod limits;
+mod losses;
+mod notes;
 mod offences;
 mod outbox;
 mod peers;
@@ -25,6 +30,7 @@ mod publish;
 mod ready;
 mod relay;
 mod storage;
+mod webhooks;
 
 #[cfg(test)]
 mod power_cuts;
@@ -57,9 +63,11 @@ use crate::store::datadir::{DataDir, Role};
 
 use driver::Driver;
 use limits::{Connections, PublishRate};
+use notes::Notes;
 use offences::Offences;
 use policy::Policy;
 use storage::Storage;
+use webhooks::Webhooks;
 
 /// How often the coordinator hears that time passes.
 const TICK: Duration = Duration::from_secs(1);
@@ -89,6 +97,12 @@ pub(crate) struct SuperNode {
     /// Places for artifacts that are checked before they are sent.
     checks: Semaphore,
     offences: Offences,
+    /// What happens to hosts, to be written down.
+    events: Notes,
+    /// Places for those who follow events.
+    followers: Semaphore,
+    /// Places for reads of the log of events.
+    event_reads: Semaphore,
 }
 
 /// Runs a super node until its end is wished for.
@@ -113,6 +127,7 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
             return Err(error);
         }
     };
+    let webhooks = Webhooks::new(&config)?;
     let address = reachable(endpoint.local_addr()?);
     let record = record(&dir, config.public.clone().unwrap_or_else(|| address.to_string()))?;
     let (storage, driver) = blocking(move || load(storage, record)).await?;
@@ -130,11 +145,15 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
         remembered: peers::remote::Remembered::default(),
         checks: Semaphore::new(fetch::CHECKS_MAX),
         offences: Offences::default(),
+        events: Notes::default(),
+        followers: Semaphore::new(events::FOLLOWERS_MAX),
+        event_reads: Semaphore::new(events::READS_MAX),
     });
+    webhooks.prepare(&node).await?;
     let address = format!("{}@{address}", endpoint.node_id());
     dir.write_address(&address)?;
     tracing::info!(%address, data = %dir.path().display(), "super node ready");
-    let peers = serve(&node, &connections, config.peers, &mut shutdown).await;
+    let peers = serve(&node, &connections, webhooks, config.peers, &mut shutdown).await;
     end(node, peers, dir).await
 }
 
@@ -247,21 +266,26 @@ fn reachable(local: SocketAddr) -> SocketAddr {
 async fn serve(
     node: &Arc<SuperNode>,
     connections: &Arc<Connections>,
+    webhooks: Webhooks,
     seeds: Vec<SuperAddr>,
     shutdown: &mut Shutdown,
 ) -> JoinSet<()> {
     let mut peers = JoinSet::new();
     peers.spawn(peers::keeper::run(Arc::clone(node), seeds));
+    webhooks.start(node, &mut peers);
     let counted = Arc::clone(node);
     peers.spawn(keep_reporting(node.endpoint.clone(), move || {
-        counted.offences.numbers()
+        let mut numbers = counted.offences.numbers();
+        numbers.push(("events_dropped", counted.events.dropped.get()));
+        numbers
     }));
+    peers.spawn(notes::keep_writing(Arc::clone(node)));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shutdown.requested() => return peers,
-            _ = ticks.tick() => node.driver.tick(),
+            _ = ticks.tick() => node.events.on_lost(node.driver.tick()),
             Some(incoming) = node.endpoint.accept() => {
                 let address = incoming.remote_address();
                 match connections.admit(address.ip()) {
@@ -291,6 +315,9 @@ async fn end(node: Arc<SuperNode>, mut peers: JoinSet<()>, dir: DataDir) -> anyh
         Ok(places) => places.into_iter().for_each(tokio::sync::SemaphorePermit::forget),
         Err(_) => tracing::warn!("a publish did not finish in time"),
     }
+    // That connections end now is no news.
+    node.events.end();
+    notes::write_all(&node.events, &node.storage).await;
     node.endpoint.close(close::ENDING, "the super node is ending");
     let _ = timeout(GOODBYE_MAX, node.endpoint.wait_idle()).await;
     peers.shutdown().await;

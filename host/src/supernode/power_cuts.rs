@@ -18,6 +18,7 @@ use super::storage::{Pin, Storage};
 use crate::store::blocking;
 use crate::store::datadir::{DataDir, Role};
 use crate::store::disk::{Dice, Disk, Unsynced, scratch};
+use crate::store::events::Filter;
 use crate::store::journal::{Forgotten, Journal, Refusal};
 use crate::store::registry::{KEPT_REVISIONS, OwnerLimits, OwnerUse, Recorded};
 use crate::store::testing::{end, head, manifest, owner, publish, version};
@@ -265,7 +266,8 @@ async fn check(folder: &Path, expected: &Expected<'_>) {
     daemon.stop().await;
 }
 
-/// How many of a function's revisions are stored: the live one says it, and the history has to agree.
+/// How many of a function's revisions are stored: the live one says it, and the history and the log of
+/// events have to agree.
 async fn stored(storage: &Storage, function: FunctionId, revisions: &Revisions<'_>, begun: usize) -> usize {
     let live = storage.live(function).await.unwrap();
     let stored = live.map_or(0, |live| {
@@ -283,6 +285,14 @@ async fn stored(storage: &Storage, function: FunctionId, revisions: &Revisions<'
     });
     let newest_first: Vec<Verified> = revisions[..stored].iter().rev().map(|r| r.1.clone()).collect();
     assert_eq!(history, newest_first);
+    let filter = Filter {
+        function: Some(function),
+        ..Filter::default()
+    };
+    let found = storage.events_after(filter, 0, 100).await.unwrap();
+    let told: Vec<Version> = found.events.iter().filter_map(|event| event.version).collect();
+    let versions: Vec<Version> = revisions[..stored].iter().map(|r| r.1.version()).collect();
+    assert_eq!(told, versions);
     stored
 }
 

@@ -1,4 +1,8 @@
-//! What a super node keeps, for its tasks: the registry and the artifacts, without blocking them.
+//! What a super node keeps, for its tasks: the registry, the artifacts, and what happened, without
+//! blocking them.
+
+mod events;
+mod webhooks;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +14,14 @@ use orb_protocol::head::SignedHead;
 use orb_protocol::id::{ArtifactHash, FunctionId, NodeId, OwnerId};
 use orb_protocol::manifest::{SignedManifest, Verified, Version};
 use orb_protocol::wire::federation::{Cursor, LogId, SignedRecord};
+use tokio::sync::watch;
 
 use crate::store::blocking;
 use crate::store::changes::{ChangeTables, Page};
 use crate::store::committer::Committer;
 use crate::store::database::{Database, StoreError, TxnError};
 use crate::store::datadir::DataDir;
+use crate::store::events::EventTable;
 use crate::store::objects::{CheckedFile, ObjectError, ObjectStore, ObjectWriter};
 use crate::store::registry::{OwnerLimits, OwnerUse, Recorded, RegistryTables, artifact_of};
 
@@ -40,7 +46,7 @@ pub(crate) enum OpenError {
     Thread(#[from] std::io::Error),
 }
 
-/// The registry and the artifacts.
+/// The registry, the artifacts, and the log of events.
 #[derive(Debug)]
 pub(crate) struct Storage {
     database: Arc<Database>,
@@ -48,6 +54,8 @@ pub(crate) struct Storage {
     shelf: Arc<Shelf>,
     log: LogId,
     live: Mutex<LiveCache>,
+    /// The newest event's cursor.
+    newest: watch::Sender<u64>,
 }
 
 /// The artifacts, and who is about to need one.
@@ -87,6 +95,7 @@ impl Storage {
         let database = Arc::new(Database::open(&dir.database())?);
         RegistryTables::prepare(&database)?;
         let log = ChangeTables::prepare(&database, fresh_log()?)?;
+        let newest = EventTable::prepare(&database)?;
         let shelf = Arc::new(Shelf {
             database: Arc::clone(&database),
             objects: ObjectStore::open(&dir.objects())?,
@@ -99,6 +108,7 @@ impl Storage {
             shelf,
             log,
             live: Mutex::default(),
+            newest: watch::Sender::new(newest),
         })
     }
 
@@ -148,8 +158,8 @@ impl Storage {
         Ok(manifest)
     }
 
-    /// Takes what a publisher brings into the registry, durably. What it makes superfluous is removed. See
-    /// [`RegistryTables::record_first`].
+    /// Takes what a publisher brings into the registry, durably, and with it the event of it. What it makes
+    /// superfluous is removed. See [`RegistryTables::record_first`].
     ///
     /// To be called in a task that nobody cancels: others hear of the manifest only when this returns.
     ///
@@ -165,11 +175,13 @@ impl Storage {
     ) -> Result<Recorded, StoreError> {
         let (new, log) = (Arc::clone(manifest), self.log);
         let write = move |txn: &redb::WriteTransaction| {
-            let mut recorded = RegistryTables::record_first(txn, &new, &head, &limits, invited)?;
-            if let Recorded::Stored { at, .. } = &mut recorded {
-                *at = Some(ChangeTables::append(txn, log, &new.function())?);
-            }
-            Ok(recorded)
+            events::noted(txn, &new, || {
+                let mut recorded = RegistryTables::record_first(txn, &new, &head, &limits, invited)?;
+                if let Recorded::Stored { at, .. } = &mut recorded {
+                    *at = Some(ChangeTables::append(txn, log, &new.function())?);
+                }
+                Ok(recorded)
+            })
         };
         self.join(manifest, write).await
     }
@@ -186,12 +198,14 @@ impl Storage {
     ) -> Result<Recorded, StoreError> {
         let new = Arc::clone(manifest);
         let write = move |txn: &redb::WriteTransaction| {
-            let recorded = RegistryTables::record(txn, &new, &head, &OwnerLimits::NONE, false)?;
-            if let Recorded::Stored { .. } = &recorded {
-                ChangeTables::note(txn, at, &new.function())?;
-            }
-            ChangeTables::raise_next(txn, at)?;
-            Ok(recorded)
+            events::noted(txn, &new, || {
+                let recorded = RegistryTables::record(txn, &new, &head, &OwnerLimits::NONE, false)?;
+                if let Recorded::Stored { .. } = &recorded {
+                    ChangeTables::note(txn, at, &new.function())?;
+                }
+                ChangeTables::raise_next(txn, at)?;
+                Ok(recorded)
+            })
         };
         self.join(manifest, write).await
     }
@@ -242,12 +256,13 @@ impl Storage {
     async fn join(
         &self,
         manifest: &Arc<Verified>,
-        write: impl FnMut(&redb::WriteTransaction) -> Result<Recorded, TxnError> + Send + 'static,
+        write: impl FnMut(&redb::WriteTransaction) -> Result<(Recorded, Option<u64>), TxnError> + Send + 'static,
     ) -> Result<Recorded, StoreError> {
         let recorded = self.committer.write(write).await;
         // After an error too: what the disk would not confirm may be there all the same.
         lock(&self.live).forget(&manifest.function());
-        let recorded = recorded?;
+        let (recorded, event) = recorded?;
+        self.announce(event);
         if let Recorded::Stored { unneeded, .. } = &recorded {
             self.remove(unneeded.clone()).await;
         }

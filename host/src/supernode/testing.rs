@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::config::{Admission, SuperConfig};
+use crate::config::{Admission, SuperConfig, WebhookPace};
 use crate::shutdown::{Shutdown, Trigger};
 use crate::store::testing::head;
 
@@ -43,6 +43,8 @@ pub(crate) fn config(data: &Path) -> SuperConfig {
         relay_sessions_max: 100,
         relay_node_sessions_max: 100,
         relay_node_bytes_per_second: 1 << 30,
+        webhooks: Vec::new(),
+        webhook_pace: WebhookPace::default(),
     }
 }
 

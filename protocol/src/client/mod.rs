@@ -19,7 +19,7 @@
 //! # }
 //! ```
 //!
-//! What is here: [`ClientBuilder`] connects. `directory` asks super nodes, `deploy` makes revisions.
+//! What is here: [`ClientBuilder`] connects. `directory` asks super nodes, `deploy` makes revisions, `events` tells what happened.
 //! `call` is one call with its options and its answer, `stream` the same with streamed bodies; below
 //! them `dispatch` goes from host to host, `failover` decides when it may, `retry` when all are asked again, and `attempt` is one
 //! exchange with one host, and `verdict` says what went wrong. `uplink` and `hosts` keep connections, `memory` what was learnt.
@@ -32,6 +32,7 @@ mod deploy;
 mod directory;
 mod dispatch;
 mod error;
+mod events;
 mod exchange;
 mod failover;
 mod hosts;
@@ -61,6 +62,7 @@ pub use call::{
 pub use deploy::{Deployed, Draft};
 pub use directory::{Inspection, Listing, Resolution, Revision};
 pub use error::{CallError, ClientError, FailedAttempt};
+pub use events::{EventQuery, EventStream};
 pub use stream::{CallInput, CallOutput, CallStream};
 
 pub use crate::quic::SuperAddr;

@@ -13,6 +13,7 @@ pub mod call;
 pub mod codec;
 pub mod control;
 pub mod directory;
+pub mod events;
 pub mod extension;
 pub mod federation;
 pub mod relay;
@@ -60,6 +61,8 @@ wire_enum! {
         12 => Attach(call::Attach),
         /// Anybody to anybody: who are you.
         13 => Info(Info),
+        /// Client to super node: what happened, and what happens from now on.
+        14 => Events(events::Events),
         /// Client to super node: answer when hosts have removed a function that was decommissioned.
         15 => WaitRemoved(directory::WaitRemoved),
         /// Super node to super node: let us be linked; opens the link.

@@ -5,6 +5,7 @@ use orb_protocol::manifest::{Action, Kind};
 use orb_protocol::wire::codec::{self, DecodeError};
 use orb_protocol::wire::control::{Beat, HostMessage, PAUSE_REASON_LEN_MAX, PAUSED, SuperMessage};
 use orb_protocol::wire::directory::ReplicaState;
+use orb_protocol::wire::events::EventKind;
 use orb_protocol::wire::extension::{CRITICAL, EXTENSIONS_MAX, Extensions};
 use orb_protocol::wire::tagged::Tagged;
 use orb_protocol::wire::{Reply, Request};
@@ -105,9 +106,11 @@ fn unknown_kinds_and_states_are_kept() {
     assert_eq!(codec::decode(&bytes), Ok(FaultKind::Unknown(999)));
     assert_eq!(codec::decode(&bytes), Ok(Kind::Unknown(999)));
     assert_eq!(codec::decode(&bytes), Ok(ReplicaState::Unknown(999)));
+    assert_eq!(codec::decode(&bytes), Ok(EventKind::Unknown(999)));
     assert_eq!(codec::encode(&FaultKind::Unknown(999)), bytes);
     assert_eq!(codec::encode(&Kind::Unknown(999)), bytes);
     assert_eq!(codec::encode(&ReplicaState::Unknown(999)), bytes);
+    assert_eq!(codec::encode(&EventKind::Unknown(999)), bytes);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use orb_protocol::wire::directory::{
     RemovalReport, Replica, ReplicaState, Resolve, Resolved, RevisionEntry, Summary, Versions,
     VersionsListed, WaitReady, WaitRemoved,
 };
+use orb_protocol::wire::events::{Event, EventKind, EventPage, Events};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{
     Changes, ChangesPage, Cursor, HostRecord, Hosts, Locate, Located, Members, Order, Orders, Peer, PeerBeat,
@@ -321,6 +322,43 @@ fn directories() -> Vec<Sample> {
     ]
 }
 
+fn events() -> Vec<Sample> {
+    let extensions = Extensions::none;
+    let events = Events {
+        after: Some(70_000),
+        owner: Some(owner().id()),
+        function: Some(function()),
+        follow: true,
+        limit: 256,
+        extensions: extensions(),
+    };
+    let event = Event {
+        cursor: 70_001,
+        kind: EventKind::Refused,
+        function: Some(function()),
+        owner: Some(owner().id()),
+        name: Some("hello".parse().expect("a good name")),
+        version: Some(version()),
+        host: Some(node()),
+        note: "too large".to_owned(),
+        time_ms: 1_790_000_000_000,
+        extensions: extensions(),
+    };
+    let page = EventPage {
+        node: node(),
+        events: vec![event.clone()],
+        cursor: 70_002,
+        more: true,
+        gap: true,
+        extensions: extensions(),
+    };
+    vec![
+        sample("Events", &events),
+        sample("Event", &event),
+        sample("EventPage", &page),
+    ]
+}
+
 fn controls() -> Vec<Sample> {
     let extensions = Extensions::none;
     let offer = Offer {
@@ -460,7 +498,7 @@ fn others() -> Vec<Sample> {
 
 /// Every message that ends in extensions.
 pub(crate) fn messages() -> Vec<Sample> {
-    [calls(), directories(), controls(), others()]
+    [calls(), directories(), events(), controls(), others()]
         .into_iter()
         .flatten()
         .collect()

@@ -9,6 +9,7 @@ use orb_protocol::wire::Request;
 use orb_protocol::wire::codec;
 use orb_protocol::wire::control::{HostMessage, SuperMessage};
 use orb_protocol::wire::directory::ReplicaState;
+use orb_protocol::wire::events::EventKind;
 use orb_protocol::wire::federation::{PeerMessage, ReplicaChange};
 use orb_protocol::wire::tagged::Tagged;
 use serde::de::DeserializeOwned;
@@ -76,6 +77,14 @@ fn every_tag_means_what_it_meant() {
     let kinds = (0..TAGS_TRIED).map(|tag| (tag, variant_of(&Kind::from(tag))));
     let states = (0..TAGS_TRIED).map(|tag| (tag, variant_of(&ReplicaState::from(tag))));
     let changes = (0..TAGS_TRIED).map(|tag| (tag, variant_of(&ReplicaChange::from(tag))));
+    let events = (0..TAGS_TRIED).map(|tag| {
+        let kind = EventKind::from(tag);
+        let said = match kind {
+            EventKind::Unknown(_) => "Unknown".to_owned(),
+            kind => format!("{}: {}", variant_of(&kind), kind.label()),
+        };
+        (tag, said)
+    });
     let all = [
         tags::<Request>("Request"),
         tags::<HostMessage>("HostMessage"),
@@ -86,6 +95,7 @@ fn every_tag_means_what_it_meant() {
         list("Kind", kinds),
         list("ReplicaState", states),
         list("ReplicaChange", changes),
+        list("EventKind", events),
     ];
     insta::assert_snapshot!(all.concat());
 }

@@ -10,6 +10,7 @@ use orb_protocol::wire::directory::{
     Fetch, Fetched, Inspect, Inspected, List, Listed, Publish, PublishStep, Published, ReadyReport, Resolve,
     Resolved, Versions, VersionsListed, WaitReady,
 };
+use orb_protocol::wire::events::{Event, EventPage, Events};
 use orb_protocol::wire::extension::{CRITICAL, EXTENSIONS_MAX, Extension, Extensions};
 use orb_protocol::wire::federation::{
     Changes, ChangesPage, Locate, Located, Peer, PeerMessage, Peered, RegistryChange, SignedRecord,
@@ -69,6 +70,9 @@ const DIRECTORY: &Family = &[
     ("ReadyReport", law::<ReadyReport>),
     ("Fetch", law::<Fetch>),
     ("Fetched", law::<Fetched>),
+    ("Events", law::<Events>),
+    ("Event", law::<Event>),
+    ("EventPage", law::<EventPage>),
 ];
 
 /// What hosts and super nodes tell each other.

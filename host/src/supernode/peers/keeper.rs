@@ -9,6 +9,7 @@ use orb_protocol::quic::{ConnectError, Connection, SuperAddr};
 use orb_protocol::wire::federation::SignedRecord;
 use tokio::task::JoinSet;
 
+use super::super::notes::Note;
 use super::super::{SuperNode, connection};
 use super::links::Todo;
 use super::{artifacts, link, sync};
@@ -65,6 +66,7 @@ fn begin(node: &Arc<SuperNode>, todo: Todo, tasks: &mut JoinSet<()>) {
         Todo::Keep(record) => {
             tasks.spawn(async move { keep(&node, record).await });
         }
+        Todo::Note(kind, peer) => node.events.note(Note::of_node(kind, peer, "")),
         Todo::Obtain(manifest) => {
             tasks.spawn(async move { artifacts::obtain_for(&node, &manifest).await });
         }

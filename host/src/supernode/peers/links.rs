@@ -7,6 +7,7 @@ use orb_protocol::federation::Effect;
 use orb_protocol::id::NodeId;
 use orb_protocol::manifest::Verified;
 use orb_protocol::quic::Connection;
+use orb_protocol::wire::events::EventKind;
 use orb_protocol::wire::federation::{PeerMessage, SignedRecord};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -29,6 +30,8 @@ pub(crate) enum Todo {
     Pull(NodeId),
     /// Keep a record across restarts.
     Keep(SignedRecord),
+    /// Write down that a super node came or went.
+    Note(EventKind, NodeId),
     /// Fetch a revision's artifact: this node is in the function's directory.
     Obtain(Arc<Verified>),
 }
@@ -114,8 +117,12 @@ impl Links {
                     link.connection.close(close::LOST, why);
                 }
             }
-            Effect::Joined(node) => tracing::info!(super_node = %node, "a super node is linked"),
+            Effect::Joined(node) => {
+                tracing::info!(super_node = %node, "a super node is linked");
+                self.leave(Todo::Note(EventKind::SuperJoined, node));
+            }
             Effect::Left(node) => {
+                self.leave(Todo::Note(EventKind::SuperLeft, node));
                 tracing::warn!(super_node = %node, "a super node is gone: others take its share")
             }
             Effect::Dial(node, addresses) => self.leave(Todo::Dial(node, addresses)),

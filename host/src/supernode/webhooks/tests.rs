@@ -1,0 +1,224 @@
+#![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use orb_protocol::manifest::Verified;
+
+use super::post::{PostError, Poster};
+use super::testing::{Answer, SECRET, Server, roots};
+use crate::config::{Webhook, WebhookPace};
+use crate::store::blocking;
+use crate::store::datadir::{DataDir, Role};
+use crate::store::testing::{manifest, owner, publish, version};
+use crate::store::webhooks::DeadLetter;
+use crate::supernode::storage::Storage;
+use crate::supernode::testing::{Guest, Super, wasm};
+
+const FAST: WebhookPace = WebhookPace {
+    attempts_max: 3,
+    pause_min: Duration::from_millis(10),
+    pause_max: Duration::from_millis(50),
+    timeout: Duration::from_millis(500),
+};
+
+fn webhook(host: &str, port: u16) -> Webhook {
+    Webhook {
+        url: format!("http://{host}:{port}/hook?a=b").parse().unwrap(),
+        secret: SECRET.parse().unwrap(),
+        owner: None,
+        function: None,
+        allow_private: true,
+    }
+}
+
+async fn super_with(data: tempfile::TempDir, webhook: &Webhook, pace: WebhookPace) -> Super {
+    let webhooks = vec![webhook.clone()];
+    let node = Super::start_with(data, |config| {
+        (config.webhooks, config.webhook_pace) = (webhooks, pace);
+    });
+    node.await
+}
+
+async fn start(webhook: &Webhook) -> Super {
+    super_with(tempfile::tempdir().unwrap(), webhook, FAST).await
+}
+
+/// Revisions of a function of owner 1, by number.
+fn revision(name: &str, number: u64) -> Verified {
+    manifest(&owner(1), name, version(0, number), publish(&wasm(1)))
+}
+
+async fn publish_to(node: &Super, revisions: &[Verified]) {
+    let guest = Guest::connect(node).await;
+    for revision in revisions {
+        guest.publish(&owner(1), revision, &wasm(1)).await.unwrap();
+    }
+}
+
+/// The dead letters in the folder of a super node that has ended.
+async fn dead_letters(data: &Path, webhook: &Webhook) -> Vec<DeadLetter> {
+    let dir = DataDir::open(data, Role::Super).unwrap();
+    let storage = Storage::open(&dir).unwrap();
+    let letters = storage.dead_letters(webhook.target()).await.unwrap();
+    blocking(move || {
+        storage.close().unwrap();
+        dir.close().unwrap();
+    })
+    .await;
+    letters
+}
+
+#[tokio::test]
+async fn events_come_signed_and_in_order() {
+    let mut server = Server::start([]).await;
+    let node = start(&webhook("127.0.0.1", server.port)).await;
+    let revisions: Vec<_> = (1..=20).map(|number| revision("f", number)).collect();
+    publish_to(&node, &revisions).await;
+    for number in 1..=20 {
+        let received = server.next().await;
+        assert!(
+            received.head.starts_with("POST /hook?a=b HTTP/1.1\r\n"),
+            "{}",
+            received.head
+        );
+        assert_eq!(received.header("content-type"), "application/json");
+        assert_eq!(received.cursor(), number);
+        let body = received.verified();
+        assert_eq!(body["data"]["revision"], number);
+        assert_eq!(body["type"], if number == 1 { "published" } else { "edited" });
+        let now = crate::format::now_ms() / 1_000;
+        let time: u64 = received.header("webhook-timestamp").parse().unwrap();
+        assert!((now - 60..=now).contains(&time));
+    }
+    assert!(server.is_quiet());
+}
+
+#[tokio::test]
+async fn what_failed_or_hangs_is_tried_again_before_anything_else() {
+    let mut server = Server::start([Answer::Status(500), Answer::Hang]).await;
+    let node = start(&webhook("127.0.0.1", server.port)).await;
+    publish_to(&node, &[revision("f", 1), revision("f", 2)]).await;
+    let mut cursors = Vec::new();
+    for _ in 0..4 {
+        cursors.push(server.next().await.cursor());
+    }
+    assert_eq!(cursors, [1, 1, 1, 2]);
+    drop(node);
+}
+
+#[tokio::test]
+async fn what_fails_too_often_is_kept_among_the_dead_letters_and_the_next_one_has_its_turn() {
+    let answers = [Answer::Status(500), Answer::Status(404), Answer::Status(503)];
+    let mut server = Server::start(answers).await;
+    let webhook = webhook("127.0.0.1", server.port);
+    let node = start(&webhook).await;
+    publish_to(&node, &[revision("f", 1), revision("f", 2)]).await;
+    let mut cursors = Vec::new();
+    for _ in 0..4 {
+        cursors.push(server.next().await.cursor());
+    }
+    assert_eq!(cursors, [1, 1, 1, 2]);
+    let data = node.stop().await;
+    let letters = dead_letters(data.path(), &webhook).await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].event.cursor, letters[0].attempts), (1, 3));
+    assert!(letters[0].reason.contains("503"), "{}", letters[0].reason);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let mut inside = Server::start([]).await;
+    let to = format!("http://127.0.0.1:{}/", inside.port);
+    let mut server = Server::start(vec![Answer::Redirect(to); 3]).await;
+    let webhook = webhook("127.0.0.1", server.port);
+    let node = start(&webhook).await;
+    publish_to(&node, &[revision("f", 1), revision("f", 2)]).await;
+    // It counts as a failure: the second event comes when the first one is given up.
+    while server.next().await.cursor() < 2 {}
+    assert!(inside.is_quiet());
+    let data = node.stop().await;
+    let letters = dead_letters(data.path(), &webhook).await;
+    assert!(letters[0].reason.contains("307"), "{}", letters[0].reason);
+}
+
+#[tokio::test]
+async fn a_name_that_means_this_machine_is_told_nothing_unless_that_is_allowed() {
+    let mut server = Server::start([]).await;
+    let mut webhook = webhook("localhost", server.port);
+    webhook.allow_private = false;
+    let node = start(&webhook).await;
+    publish_to(&node, &[revision("f", 1)]).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(server.is_quiet());
+    let data = node.stop().await;
+    let letters = dead_letters(data.path(), &webhook).await;
+    assert!(
+        letters[0].reason.contains("allow_private"),
+        "{}",
+        letters[0].reason
+    );
+
+    webhook.allow_private = true;
+    let node = super_with(data, &webhook, FAST).await;
+    publish_to(&node, &[revision("f", 2)]).await;
+    assert_eq!(server.next().await.cursor(), 2);
+}
+
+#[tokio::test]
+async fn after_a_restart_it_goes_on_where_it_was() {
+    let mut server = Server::start([Answer::Status(204), Answer::Status(500)]).await;
+    let webhook = webhook("127.0.0.1", server.port);
+    let patient = WebhookPace {
+        pause_min: Duration::from_secs(60),
+        pause_max: Duration::from_secs(60),
+        ..FAST
+    };
+    let node = super_with(tempfile::tempdir().unwrap(), &webhook, patient).await;
+    let revisions: Vec<_> = (1..=3).map(|number| revision("f", number)).collect();
+    publish_to(&node, &revisions).await;
+    assert_eq!(server.next().await.cursor(), 1);
+    assert_eq!(server.next().await.cursor(), 2);
+    // It waits for a minute now, with the second event not delivered.
+    let data = node.stop().await;
+    assert!(server.is_quiet());
+    let _node = super_with(data, &webhook, FAST).await;
+    assert_eq!(server.next().await.cursor(), 2);
+    assert_eq!(server.next().await.cursor(), 3);
+}
+
+#[tokio::test]
+async fn a_webhook_about_a_function_is_told_of_no_other() {
+    let mut server = Server::start([]).await;
+    let mut webhook = webhook("127.0.0.1", server.port);
+    (webhook.owner, webhook.function) = (Some(owner(1).id()), Some("g".parse().unwrap()));
+    let node = start(&webhook).await;
+    publish_to(
+        &node,
+        &[
+            revision("f", 1),
+            revision("g", 1),
+            revision("f", 2),
+            revision("g", 2),
+        ],
+    )
+    .await;
+    let cursors = [server.next().await.cursor(), server.next().await.cursor()];
+    assert_eq!(cursors, [2, 4]);
+    assert!(server.is_quiet());
+}
+
+#[tokio::test]
+async fn over_tls_only_a_server_with_a_certificate_that_is_believed_is_told() {
+    let mut server = Server::start_tls().await;
+    let url = |host: &str| format!("https://{host}:{}/", server.port).parse().unwrap();
+    let (localhost, other) = (url("localhost"), url("127.0.0.1"));
+    let believing = Poster::believing(roots()).unwrap();
+    believing.post(&localhost, true, &[], "{}").await.unwrap();
+    assert_eq!(server.next().await.body, "{}");
+    for (poster, url) in [(Poster::new().unwrap(), &localhost), (believing, &other)] {
+        let refused = poster.post(url, true, &[], "{}").await;
+        assert!(matches!(refused, Err(PostError::Broken(_))), "{refused:?}");
+    }
+    assert!(server.is_quiet());
+}

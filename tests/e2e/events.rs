@@ -1,0 +1,56 @@
+//! What happened, as `orb events` shows it.
+
+use std::time::Duration;
+
+use orb_tests::{Network, Project, eventually};
+use serde_json::Value;
+
+fn kinds(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .map(|event| event["kind"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_functions_events_are_listed_and_followed() {
+    let orb = Network::shared().user();
+    let project = Project::js("noted", "export default () => 1;");
+    project.deploy(&orb);
+    let list = || {
+        orb.run(["events", "noted", "--json"]).json()["events"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    // Hosts are written down a moment later than they become ready.
+    eventually("a replica's event is there", || {
+        kinds(&list()).contains(&"seeded").then_some(())
+    });
+    let events = list();
+    assert_eq!(kinds(&events)[0], "published");
+    let (function, cursor) = (events[0]["function"].as_str().unwrap(), &events[0]["cursor"]);
+    assert_eq!(function, format!("{}/noted", orb.owner()));
+    assert!(events[0]["id"].as_str().unwrap().ends_with(&format!("-{cursor}")));
+    assert_eq!(events[1]["host"].as_str().map(str::len), Some(52));
+
+    let follow = ["events", "noted", "-f", "--json", "--since", &cursor.to_string()];
+    let mut running = orb.start(follow);
+    project.edit(b"export default () => 2;");
+    project.deploy(&orb);
+    running.wait_at_most(Duration::from_secs(3));
+    running.interrupt();
+    let text = running.wait().text();
+    let followed: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    // From where it was told to go on, and what happened after it had begun.
+    assert_eq!(followed[0], events[1]);
+    assert!(kinds(&followed).contains(&"edited"), "{text}");
+
+    let text = orb.run(["events", "--owner", &orb.owner()]).text();
+    assert!(text.contains("noted@2") && text.contains("edited"), "{text}");
+    orb.run(["events", "noted", "--limit", "0", "--json"])
+        .fails(2, "usage");
+}
