@@ -99,12 +99,25 @@ impl Output {
     /// # Errors
     /// When stdout cannot be written for another reason: a full disk, for one.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        self.is_read(bytes).map(drop)
+    }
+
+    /// Prints one of the lines of a command that would go on for ever. Returns whether anybody reads
+    /// them still.
+    ///
+    /// # Errors
+    /// As [`Output::bytes`].
+    pub(crate) fn next_line(&self, text: &str) -> Result<bool, Failure> {
+        self.is_read(format!("{text}\n").as_bytes())
+    }
+
+    /// Writes bytes to stdout. Returns whether its reader is still there.
+    fn is_read(&self, bytes: &[u8]) -> Result<bool, Failure> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::local(format!("cannot write to stdout: {error}")))
-            }
-            _ => Ok(()),
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(Failure::local(format!("cannot write to stdout: {error}"))),
         }
     }
 

@@ -189,18 +189,21 @@ async fn follow(client: &Client, query: EventQuery, aliases: &Aliases, out: &Out
             out.note(GAP);
         }
         for event in &page.events {
-            print(&page.node, event, aliases, out)?;
+            if !print(&page.node, event, aliases, out)? {
+                return Ok(());
+            }
         }
     }
 }
 
-fn print(node: &NodeId, event: &Event, aliases: &Aliases, out: &Output) -> Result<(), Failure> {
+/// Prints an event on a line. Returns whether anybody reads it.
+fn print(node: &NodeId, event: &Event, aliases: &Aliases, out: &Output) -> Result<bool, Failure> {
     if !out.is_json() {
-        return out.print(cells(node, event, aliases).join("  ").trim_end());
+        return out.next_line(cells(node, event, aliases).join("  ").trim_end());
     }
     let document = serde_json::to_string(&EventDocument::of(node, event))
         .map_err(|error| Failure::local(format!("an event has no JSON form: {error}")))?;
-    out.print(&document)
+    out.next_line(&document)
 }
 
 fn table(node: &NodeId, events: &[Event], aliases: &Aliases, out: &Output) -> String {

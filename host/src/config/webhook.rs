@@ -63,8 +63,8 @@ pub(crate) struct WebhookPace {
 }
 
 impl Default for WebhookPace {
-    /// Twelve tries over some fifty minutes: a target may be restarted, moved and mended meanwhile. Ten
-    /// seconds for one: Standard Webhooks asks for 15 to 30 at most.
+    /// Twelve tries over 23 to 47 minutes: a target may be restarted, moved and mended meanwhile. Ten
+    /// seconds for one: whoever needs longer answers first, and works then.
     fn default() -> Self {
         Self {
             attempts_max: 12,
