@@ -208,6 +208,8 @@ async fn what_hosts_do_is_noted_with_the_function_and_the_reason() {
     other.say(refused(manifest.function())).await;
 
     let events = take(&mut stream, 4).await;
+    // Neither the second "ready" nor the refusal that nobody had asked for.
+    assert_eq!(events.len(), 4, "{events:?}");
     let of = |kind| events.iter().find(|event| event.kind == kind).unwrap();
     assert_eq!(of(EventKind::HostJoined).function, None);
     let seeded = of(EventKind::Seeded);
