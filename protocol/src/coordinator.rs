@@ -803,8 +803,9 @@ impl Coordinator {
             }
         } else if let Some(site) = host.sites.first() {
             self.news.push_back(News::Order(*site, function, node, false));
-            let record = self.replicas.get_mut(&function).and_then(|r| r.get_mut(&node));
-            record.map(|record| record.releasing = true);
+            if let Some(record) = self.replicas.get_mut(&function).and_then(|r| r.get_mut(&node)) {
+                record.releasing = true;
+            }
             self.unsettled.insert(function);
         }
     }

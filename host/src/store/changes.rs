@@ -261,3 +261,7 @@ fn parse_change_key(key: &[u8]) -> Option<Cursor> {
         number: u64::from_be_bytes(number.try_into().ok()?),
     })
 }
+
+#[cfg(test)]
+#[path = "changes_tests.rs"]
+mod tests;

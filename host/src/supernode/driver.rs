@@ -353,7 +353,7 @@ impl State {
         let mut lost = false;
         while let Some(effect) = self.hub.poll_effect() {
             match effect {
-                hub::Effect::Host(effect) => lost |= self.tell_host(effect),
+                hub::Effect::Host(effect) => lost |= self.tell_host(&effect),
                 hub::Effect::Peer(effect) => {
                     if matches!(effect, PeerEffect::Joined(_) | PeerEffect::Left(_)) {
                         self.links
@@ -367,8 +367,8 @@ impl State {
         lost
     }
 
-    fn tell_host(&mut self, effect: Effect) -> bool {
-        match effect {
+    fn tell_host(&mut self, effect: &Effect) -> bool {
+        match *effect {
             Effect::Assign(node, function) => self.push(node, Outgoing::Assign(function)),
             Effect::Release(node, function) => self.push(node, Outgoing::Release(function)),
             Effect::Notify(node, function) => self.push(node, Outgoing::Changed(function)),

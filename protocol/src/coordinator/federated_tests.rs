@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
-
 use super::super::tests::{effects, join, node, offer, revision};
 use super::*;
 use crate::coordinator::Effect;

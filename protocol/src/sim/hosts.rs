@@ -140,6 +140,7 @@ fn policy() -> SeedPolicy {
         deny_owners: BTreeSet::new(),
         artifact_bytes_max: 32 << 20,
         disk_bytes_max: 1 << 40,
+        evict_after_ms: None,
         ceiling: Limits::default(),
         engines: BTreeSet::new(),
         capabilities: BTreeSet::new(),

@@ -755,7 +755,7 @@ impl<'a> World<'a> {
                         }
                     }
                 }
-                E::RemoveArtifact(_) => {}
+                E::RemoveArtifact(_) | E::LogEvicted(..) => {}
                 E::ReportReady(function, version) => self.say(number, Said::Ready(function, version)),
                 E::ReportRefused(function, version, reason) => {
                     self.say(number, Said::Refused(function, version, reason));

@@ -123,7 +123,7 @@ impl Links {
             }
             Effect::Left(node) => {
                 self.leave(Todo::Note(EventKind::SuperLeft, node));
-                tracing::warn!(super_node = %node, "a super node is gone: others take its share")
+                tracing::warn!(super_node = %node, "a super node is gone: others take its share");
             }
             Effect::Dial(node, addresses) => self.leave(Todo::Dial(node, addresses)),
             Effect::Pull(node) => self.leave(Todo::Pull(node)),

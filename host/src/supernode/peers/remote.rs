@@ -92,7 +92,7 @@ async fn sites(node: &SuperNode, function: FunctionId) -> Vec<NodeId> {
         match ask_super::<Located>(node, &keeper, locate.into(), ANSWER_MAX).await {
             Some(Ok(located)) => return located.supers.into_iter().filter(|site| *site != me).collect(),
             Some(Err(fault)) => {
-                tracing::debug!(super_node = %keeper, %fault, "a function could not be located")
+                tracing::debug!(super_node = %keeper, %fault, "a function could not be located");
             }
             None => {}
         }
