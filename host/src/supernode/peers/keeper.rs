@@ -92,13 +92,13 @@ async fn keep_seed(node: Arc<SuperNode>, seed: SuperAddr) {
     let mut last_error = String::new();
     loop {
         if node.driver.peer_connection(&seed.id()).is_none() {
-            match connect(&node, &seed).await {
+            let error = match connect(&node, &seed).await {
                 Ok(connection) => serve(&node, connection).await,
-                Err(error) if error.to_string() != last_error => {
-                    last_error = error.to_string();
-                    tracing::warn!(address = %seed, %error, "a super node is not reached; trying again");
-                }
-                Err(_) => {}
+                Err(error) => error.to_string(),
+            };
+            if error != last_error {
+                tracing::warn!(address = %seed, %error, "not linked with a super node; trying again");
+                last_error = error;
             }
         }
         tokio::time::sleep(pause).await;
@@ -140,10 +140,10 @@ async fn connect(node: &SuperNode, address: &SuperAddr) -> Result<Connection, Di
     Err(last.into())
 }
 
-/// Opens a link on a connection, and serves what the other side asks on it, until either ends.
-async fn serve(node: &Arc<SuperNode>, connection: Connection) {
+/// Opens a link on a connection, and serves what the other side asks on it, until either ends. Returns why.
+async fn serve(node: &Arc<SuperNode>, connection: Connection) -> String {
     let Some(peer) = connection::dialled(node, &connection) else {
-        return;
+        return "this node relays nothing".to_owned();
     };
     let error = tokio::select! {
         Err(error) = link::open(node, connection.clone()) => error.to_string(),
@@ -151,4 +151,5 @@ async fn serve(node: &Arc<SuperNode>, connection: Connection) {
     };
     tracing::debug!(super_node = %connection.peer(), %error, "a link ended");
     connection.close(super::super::close::ENDING, "the link ended");
+    error
 }
