@@ -22,23 +22,23 @@
 //! at once should the first be lost. A super node routes to its own hosts only.
 
 mod federated;
-mod settle;
-
+mod host;
 mod losing;
+mod placing;
+mod settle;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use host::{Host, ReplicaRecord};
 use settle::Settling;
 
 use crate::id::{EngineHash, FunctionId, NodeId, OwnerId};
 use crate::manifest::{Limits, Rank, Verified, Version};
 use crate::pause::{Pause, Turn};
 use crate::placement::{self, FailureDomain};
-use crate::ranking;
 use crate::removals::Removals;
 use crate::wire::control::{Beat, HOLDINGS_ONLY, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
-use crate::wire::directory::{HOSTS_MAX, HostHint, ReadyReport, RemovalReport, Replica, ReplicaState};
-use crate::wire::extension::Extensions;
 
 pub use losing::Losing;
 
@@ -99,45 +99,6 @@ struct Wish {
     limits: Limits,
     engine: Option<EngineHash>,
     replicas: usize,
-}
-
-#[derive(Debug, Clone)]
-struct ReplicaRecord {
-    version: Version,
-    ready: bool,
-    refused: Option<String>,
-    /// The version that the host was told to hold since it registered.
-    told: Option<Version>,
-    /// Another super node was told that its host need not hold it any more.
-    releasing: bool,
-    run_us: u32,
-}
-
-#[derive(Debug)]
-struct Host {
-    offer: Offer,
-    domain: FailureDomain,
-    /// It is connected here.
-    local: bool,
-    /// Other super nodes that it is connected to, the first of them gets the orders.
-    sites: Vec<NodeId>,
-    /// Its holdings are known.
-    live: bool,
-    /// It wants to hear of every change, not only of what it holds.
-    hears_all: bool,
-    draining: bool,
-    pause: Pause,
-    /// Its connection ended; it may come back.
-    closed: bool,
-    heard_ms: u64,
-    rtt_us: u32,
-    load: u32,
-    disk_free_bytes: u64,
-    failure_permille: u16,
-    /// Functions with a record in `replicas`.
-    holds: BTreeSet<FunctionId>,
-    /// Functions that it was released from, and has not said that it dropped.
-    releasing: BTreeSet<FunctionId>,
 }
 
 /// Why a host is not taken in.
@@ -506,121 +467,6 @@ impl Coordinator {
         self.settle(now_ms);
     }
 
-    /// Hosts that can answer for a function, best first, at most [`HOSTS_MAX`].
-    pub fn route(&self, now_ms: u64, function: &FunctionId) -> Vec<HostHint> {
-        let Some(desired) = self.functions.get(function).filter(|d| d.wish.is_some()) else {
-            return Vec::new();
-        };
-        let mut hints: Vec<HostHint> = self
-            .records(function)
-            .filter(|(_, host, record)| record.ready && host.routable(now_ms))
-            // An older life of the function is over: nobody may answer from it.
-            .filter(|(_, _, record)| record.version.generation == desired.version.generation)
-            .map(|(node, host, record)| host.hint(node, record))
-            .collect();
-        ranking::rank(function, desired.version, &mut hints);
-        hints.truncate(HOSTS_MAX);
-        hints
-    }
-
-    /// Who is ready for `version` of a function or a newer one, and who is not.
-    pub fn ready_report(&self, function: &FunctionId, version: Version) -> ReadyReport {
-        let (mut ready, mut refused) = (Vec::new(), Vec::new());
-        for (node, host, record) in self.records(function) {
-            if record.ready && record.version >= version && !host.pause.is_on() {
-                ready.push(node);
-            } else if let Some(reason) = &record.refused {
-                refused.push((node, reason.clone()));
-            }
-        }
-        let assigned = self.functions.get(function).map_or(&[][..], |d| &d.assigned);
-        // Whoever pauses gets ready and does not answer: it is not worth waiting for.
-        let paused = |node: &NodeId| self.hosts.get(node).is_some_and(|host| host.pause.is_on());
-        let pending = assigned.iter().filter(|n| !ready.contains(n) && !paused(n));
-        let pending = pending.copied().collect();
-        let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
-        ReadyReport {
-            ready,
-            pending,
-            refused,
-            hosts,
-            extensions: Extensions::none(),
-        }
-    }
-
-    /// Who has removed a function that was decommissioned, and who has still to do it.
-    pub fn removal_report(&self, now_ms: u64, function: &FunctionId) -> RemovalReport {
-        let mut report = RemovalReport::default();
-        for (node, confirmed) in self.removals.of(function) {
-            let here = |host: &Host| !host.closed && !host.is_silent(now_ms);
-            match confirmed {
-                true => report.removed.push(node),
-                false if self.hosts.get(&node).is_some_and(here) => report.pending.push(node),
-                false => report.offline.push(node),
-            }
-        }
-        report
-    }
-
-    /// Every host that has to do with a function.
-    pub fn replicas(&self, now_ms: u64, function: &FunctionId) -> Vec<Replica> {
-        let version = self
-            .functions
-            .get(function)
-            .map(|d| d.version)
-            .unwrap_or_default();
-        self.records(function)
-            .map(|(node, host, record)| Replica {
-                host: host.hint(node, record),
-                state: record.state(host, now_ms, version),
-                reason: record.reason(host),
-            })
-            .collect()
-    }
-
-    /// Hosts that were told to hold a function, nearest first.
-    pub fn assigned(&self, function: &FunctionId) -> &[NodeId] {
-        self.functions.get(function).map_or(&[], |d| &d.assigned)
-    }
-
-    /// Why fewer hosts hold a function than its owner wants; `None` if they do not.
-    pub fn shortage(&self, function: &FunctionId) -> Option<String> {
-        let desired = self.functions.get(function)?;
-        let wish = desired.wish.as_ref()?;
-        let (assigned, wanted) = (desired.assigned.len(), wish.replicas);
-        if assigned >= wanted {
-            return None;
-        }
-        let hosts = self.hosts.len();
-        let paused = |host: &Host| Some(format!("a host is paused: {}", host.pause.reason()?));
-        let mut hosts_now = self.hosts.values();
-        let unwilling = hosts_now.find_map(|host| paused(host).or_else(|| host.unwilling(wish)));
-        let why = unwilling.map(|why| format!(" ({why})")).unwrap_or_default();
-        Some(format!(
-            "{assigned} of {wanted} replicas placed; hosts connected: {hosts}{why}"
-        ))
-    }
-
-    /// How many hosts are registered here.
-    pub fn hosts(&self) -> usize {
-        self.here.len()
-    }
-
-    /// Whether a host is registered here.
-    pub fn is_here(&self, node: &NodeId) -> bool {
-        self.hosts.get(node).is_some_and(|host| host.local)
-    }
-
-    /// Whether that is this super node.
-    pub fn is_me(&self, node: &NodeId) -> bool {
-        self.me.as_ref() == Some(node)
-    }
-
-    /// The owner of a function that is live.
-    pub fn owner(&self, function: &FunctionId) -> Option<OwnerId> {
-        self.functions.get(function)?.wish.as_ref().map(|wish| wish.owner)
-    }
-
     // -- changes ---------------------------------------------------------------------------------
 
     fn is_first(&self, function: &FunctionId) -> bool {
@@ -645,174 +491,6 @@ impl Coordinator {
         }
         self.reconsider(node);
         self.effects.push_back(Effect::Synced(node));
-    }
-
-    /// Finds out what a host that takes functions now, and did not before, is to hold.
-    fn reconsider(&mut self, node: NodeId) {
-        let functions: Vec<FunctionId> = self.functions.keys().copied().collect();
-        for function in functions {
-            if self.concerns(&function, &node) {
-                self.place(function);
-                self.release_surplus(function);
-            }
-        }
-    }
-
-    /// Whether a host that comes can change the function's placement at all: a quick test, since it
-    /// is made for every function.
-    fn concerns(&self, function: &FunctionId, node: &NodeId) -> bool {
-        let Some(desired) = self.functions.get(function) else {
-            return false;
-        };
-        let Some(wish) = desired.wish.as_ref().filter(|_| desired.first) else {
-            return false;
-        };
-        desired.assigned.len() < wish.replicas
-            || self.replicas.get(function).is_some_and(|r| r.contains_key(node))
-            || desired
-                .assigned
-                .iter()
-                .any(|other| function.distance(node) <= function.distance(other))
-    }
-
-    /// Computes who should hold a function and tells those who were not told yet.
-    fn place(&mut self, function: FunctionId) {
-        // Others' functions are theirs to place; but what is no more need not be held.
-        let Some(desired) = self
-            .functions
-            .get(&function)
-            .filter(|d| d.first || d.wish.is_none())
-        else {
-            return;
-        };
-        let chosen = match &desired.wish {
-            Some(wish) => {
-                let records = self.replicas.get(&function);
-                let nearest = placement::by_distance(&function, &self.hosts);
-                let candidates = nearest.filter(|(node, host)| {
-                    let record = records.and_then(|r| r.get(node));
-                    let holds = record.is_some_and(|r| r.ready && r.version == desired.version);
-                    let refused = record.is_some_and(|r| r.refused.is_some());
-                    let takes = host.live && !host.draining && host.pause.lets_in(record.is_some());
-                    takes && !refused && (holds || host.unwilling(wish).is_none())
-                });
-                placement::choose(
-                    &function,
-                    wish.replicas,
-                    self.domains.len(),
-                    candidates.map(|(node, host)| (node, &host.domain)),
-                )
-            }
-            None => Vec::new(),
-        };
-        let version = desired.version;
-        for &node in &chosen {
-            self.tell(node, function, version);
-        }
-        if let Some(desired) = self.functions.get_mut(&function) {
-            desired.assigned = chosen;
-        }
-        self.unsettled.insert(function);
-    }
-
-    /// Has a host hold a version, unless it does or was told already.
-    fn tell(&mut self, node: NodeId, function: FunctionId, version: Version) {
-        if !self
-            .replicas
-            .get(&function)
-            .is_some_and(|r| r.contains_key(&node))
-        {
-            self.record(node, function, version, false);
-        }
-        let Some(record) = self.replicas.get_mut(&function).and_then(|r| r.get_mut(&node)) else {
-            return;
-        };
-        let holds = record.ready && record.version >= version;
-        let Some(host) = self.hosts.get(&node) else { return };
-        if host.local {
-            if !holds && record.told != Some(version) {
-                record.told = Some(version);
-                self.effects.push_back(Effect::Assign(node, function));
-            }
-        // Its super node tells it of newer versions itself, so that one order is enough.
-        } else if let Some(site) = host.sites.first().filter(|_| !holds && record.told.is_none()) {
-            record.told = Some(version);
-            self.news.push_back(News::Order(*site, function, node, true));
-        }
-    }
-
-    /// Has the hosts here that hold or should hold a function take its new version.
-    fn tell_assigned(&mut self, function: FunctionId) {
-        let Some(desired) = self.functions.get(&function).filter(|d| d.wish.is_some()) else {
-            return;
-        };
-        let (version, assigned) = (desired.version, desired.assigned.clone());
-        for node in assigned {
-            self.tell(node, function, version);
-        }
-    }
-
-    fn place_all_of(&mut self, node: NodeId) {
-        let holds: Vec<FunctionId> = self
-            .hosts
-            .get(&node)
-            .map(|h| h.holds.iter().copied().collect())
-            .unwrap_or_default();
-        for function in holds {
-            self.place(function);
-        }
-    }
-
-    /// Lets go of hosts beyond the assignment, once every assigned one is ready.
-    fn release_surplus(&mut self, function: FunctionId) {
-        let Some(desired) = self.functions.get(&function).filter(|d| d.wish.is_some()) else {
-            return;
-        };
-        let Some(records) = self.replicas.get(&function) else {
-            return;
-        };
-        let is_ready = |node| {
-            records
-                .get(node)
-                .is_some_and(|r| r.ready && r.version >= desired.version)
-        };
-        if !desired.first || desired.assigned.is_empty() || !desired.assigned.iter().all(is_ready) {
-            return;
-        }
-        let surplus: Vec<NodeId> = records
-            .iter()
-            .filter(|(node, record)| record.is_surplus(node, desired) && !record.releasing)
-            // What a host holds that pauses is there for when it goes on.
-            .filter(|(node, _)| self.hosts.get(node).is_none_or(|host| !host.pause.is_on()))
-            .map(|(node, _)| *node)
-            .collect();
-        for node in surplus {
-            self.release(node, function);
-        }
-    }
-
-    /// Lets go of a replica: one here is forgotten at once, one elsewhere when its super node says so.
-    fn release(&mut self, node: NodeId, function: FunctionId) {
-        let Some(host) = self.hosts.get(&node) else { return };
-        if host.local {
-            self.effects.push_back(Effect::Release(node, function));
-            self.say_dropped(node, function);
-            let host = self.hosts.get_mut(&node);
-            if let Some(host) = host.filter(|host| host.releasing.len() < HOLDINGS_MAX) {
-                host.releasing.insert(function);
-            }
-        } else if let Some(site) = host.sites.first() {
-            self.news.push_back(News::Order(*site, function, node, false));
-            if let Some(record) = self.replicas.get_mut(&function).and_then(|r| r.get_mut(&node)) {
-                record.releasing = true;
-            }
-            self.unsettled.insert(function);
-        }
-    }
-
-    fn say_dropped(&mut self, node: NodeId, function: FunctionId) {
-        self.erase(&node, &function);
-        self.say(node, function);
     }
 
     fn record(&mut self, node: NodeId, function: FunctionId, version: Version, ready: bool) {
@@ -923,77 +601,6 @@ impl Desired {
     /// claims the last revision of all would pass for ready after every edit, without having been told.
     fn believable(&self, claimed: Version) -> Version {
         claimed.min(self.version)
-    }
-}
-
-impl Host {
-    fn is_silent(&self, now_ms: u64) -> bool {
-        // Those of others are as alive as their super nodes say.
-        self.local && now_ms.saturating_sub(self.heard_ms) > SILENT_AFTER_MS
-    }
-
-    fn routable(&self, now_ms: u64) -> bool {
-        let here = self.local && self.live && !self.draining && !self.closed && !self.is_silent(now_ms);
-        here && !self.pause.is_on()
-    }
-
-    /// Why the host would not take the function, as far as it said so when it registered.
-    fn unwilling(&self, wish: &Wish) -> Option<String> {
-        let offer = &self.offer;
-        if wish.artifact_bytes > offer.artifact_bytes_max {
-            let (is, most) = (wish.artifact_bytes, offer.artifact_bytes_max);
-            return Some(format!(
-                "the artifact has {is} bytes, a host takes at most {most}"
-            ));
-        }
-        if wish.artifact_bytes > self.disk_free_bytes {
-            return Some(format!("a host has room for {} bytes only", self.disk_free_bytes));
-        }
-        if let Some((name, wanted, most)) = wish.limits.above(&offer.ceiling) {
-            return Some(format!("limits.{name} is {wanted}, a host takes at most {most}"));
-        }
-        match &wish.engine {
-            Some(engine) if !offer.engines.contains(engine) => {
-                Some(format!("a host does not have engine {}", engine.short()))
-            }
-            _ => None,
-        }
-    }
-
-    fn hint(&self, node: NodeId, record: &ReplicaRecord) -> HostHint {
-        HostHint {
-            node,
-            version: record.version,
-            rtt_us: self.rtt_us,
-            queue: self.load,
-            capacity: self.offer.capacity,
-            run_us: record.run_us,
-            failure_permille: self.failure_permille,
-            extensions: Extensions::none(),
-        }
-    }
-}
-
-impl ReplicaRecord {
-    /// Whether a host holds what it need not.
-    fn is_surplus(&self, node: &NodeId, desired: &Desired) -> bool {
-        self.refused.is_none() && !desired.assigned.contains(node)
-    }
-
-    /// Why it does not answer, if somebody said so.
-    fn reason(&self, host: &Host) -> String {
-        let pause = || host.pause.reason().map(str::to_owned);
-        self.refused.clone().or_else(pause).unwrap_or_default()
-    }
-
-    fn state(&self, host: &Host, now_ms: u64, live: Version) -> ReplicaState {
-        match () {
-            () if self.refused.is_some() => ReplicaState::Refused,
-            () if host.is_silent(now_ms) => ReplicaState::Silent,
-            () if host.pause.is_on() && self.ready => ReplicaState::Paused,
-            () if self.ready && self.version >= live => ReplicaState::Ready,
-            () => ReplicaState::Assigned,
-        }
     }
 }
 

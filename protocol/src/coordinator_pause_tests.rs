@@ -4,6 +4,7 @@
 use super::tests::{beat, effects, join, node, revision, routed, settled};
 use super::*;
 use crate::pause::PAUSE_LASTS_MS;
+use crate::wire::directory::ReplicaState;
 
 fn pause(coordinator: &mut Coordinator, now_ms: u64, byte: u8, reason: Option<&str>) {
     let beat = reason.map_or_else(beat, |reason| beat().paused(reason));

@@ -5,6 +5,7 @@ use crate::id::ArtifactHash;
 use crate::key::OwnerKey;
 use crate::manifest::Action;
 use crate::testing::{manifest, publish};
+use crate::wire::extension::Extensions;
 
 pub(super) fn node(byte: u8) -> NodeId {
     NodeId::from_bytes([byte; 32])

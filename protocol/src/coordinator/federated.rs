@@ -241,6 +241,7 @@ impl Coordinator {
                 self.place(function);
             }
             ReplicaChange::Dropped => {
+                self.removals.on_dropped(&node, &function);
                 self.erase(&node, &function);
                 self.give_up(&node, &function);
                 self.place(function);

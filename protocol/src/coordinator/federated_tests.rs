@@ -169,3 +169,23 @@ fn an_order_that_was_lost_is_given_again() {
     }
     assert_eq!(news(&mut first), [], "it is settled");
 }
+
+#[test]
+fn a_removal_elsewhere_is_followed_by_the_directory() {
+    let (directory, all) = supers(&revision(1).function());
+    let mut first = Coordinator::federated(directory[0]);
+    first.on_supers(all);
+    first.on_remote_up(directory[1], remote(1));
+    first.on_manifest(&revision(1));
+    let function = revision(1).function();
+    first.on_replica_news(directory[1], ready(function, 1));
+    first.on_manifest(&super::super::tests::tombstone(2));
+    assert_eq!(first.removal_report(0, &function).pending, [node(1)]);
+    let dropped = ReplicaNews {
+        change: ReplicaChange::Dropped,
+        ..ready(function, 1)
+    };
+    first.on_replica_news(directory[1], dropped);
+    let report = first.removal_report(0, &function);
+    assert_eq!((report.removed, report.pending), (vec![node(1)], vec![]));
+}

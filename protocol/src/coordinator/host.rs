@@ -1,0 +1,122 @@
+//! A host as a super node knows it, and how far it is with a function.
+
+use std::collections::BTreeSet;
+
+use super::{Desired, Wish};
+use crate::id::{FunctionId, NodeId};
+use crate::manifest::Version;
+use crate::pause::Pause;
+use crate::placement::FailureDomain;
+use crate::wire::control::{Offer, SILENT_AFTER_MS};
+use crate::wire::directory::{HostHint, ReplicaState};
+use crate::wire::extension::Extensions;
+
+#[derive(Debug, Clone)]
+pub(super) struct ReplicaRecord {
+    pub(super) version: Version,
+    pub(super) ready: bool,
+    pub(super) refused: Option<String>,
+    /// The version that the host was told to hold since it registered.
+    pub(super) told: Option<Version>,
+    /// Another super node was told that its host need not hold it any more.
+    pub(super) releasing: bool,
+    pub(super) run_us: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) offer: Offer,
+    pub(super) domain: FailureDomain,
+    /// It is connected here.
+    pub(super) local: bool,
+    /// Other super nodes that it is connected to, the first of them gets the orders.
+    pub(super) sites: Vec<NodeId>,
+    /// Its holdings are known.
+    pub(super) live: bool,
+    /// It wants to hear of every change, not only of what it holds.
+    pub(super) hears_all: bool,
+    pub(super) draining: bool,
+    pub(super) pause: Pause,
+    /// Its connection ended; it may come back.
+    pub(super) closed: bool,
+    pub(super) heard_ms: u64,
+    pub(super) rtt_us: u32,
+    pub(super) load: u32,
+    pub(super) disk_free_bytes: u64,
+    pub(super) failure_permille: u16,
+    /// Functions with a record in `replicas`.
+    pub(super) holds: BTreeSet<FunctionId>,
+    /// Functions that it was released from, and has not said that it dropped.
+    pub(super) releasing: BTreeSet<FunctionId>,
+}
+
+impl Host {
+    pub(super) fn is_silent(&self, now_ms: u64) -> bool {
+        // Those of others are as alive as their super nodes say.
+        self.local && now_ms.saturating_sub(self.heard_ms) > SILENT_AFTER_MS
+    }
+
+    pub(super) fn routable(&self, now_ms: u64) -> bool {
+        let here = self.local && self.live && !self.draining && !self.closed && !self.is_silent(now_ms);
+        here && !self.pause.is_on()
+    }
+
+    /// Why the host would not take the function, as far as it said so when it registered.
+    pub(super) fn unwilling(&self, wish: &Wish) -> Option<String> {
+        let offer = &self.offer;
+        if wish.artifact_bytes > offer.artifact_bytes_max {
+            let (is, most) = (wish.artifact_bytes, offer.artifact_bytes_max);
+            return Some(format!(
+                "the artifact has {is} bytes, a host takes at most {most}"
+            ));
+        }
+        if wish.artifact_bytes > self.disk_free_bytes {
+            return Some(format!("a host has room for {} bytes only", self.disk_free_bytes));
+        }
+        if let Some((name, wanted, most)) = wish.limits.above(&offer.ceiling) {
+            return Some(format!("limits.{name} is {wanted}, a host takes at most {most}"));
+        }
+        match &wish.engine {
+            Some(engine) if !offer.engines.contains(engine) => {
+                Some(format!("a host does not have engine {}", engine.short()))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn hint(&self, node: NodeId, record: &ReplicaRecord) -> HostHint {
+        HostHint {
+            node,
+            version: record.version,
+            rtt_us: self.rtt_us,
+            queue: self.load,
+            capacity: self.offer.capacity,
+            run_us: record.run_us,
+            failure_permille: self.failure_permille,
+            extensions: Extensions::none(),
+        }
+    }
+}
+
+impl ReplicaRecord {
+    /// Whether a host holds what it need not.
+    pub(super) fn is_surplus(&self, node: &NodeId, desired: &Desired) -> bool {
+        self.refused.is_none() && !desired.assigned.contains(node)
+    }
+
+    /// Why it does not answer, if somebody said so.
+    pub(super) fn reason(&self, host: &Host) -> String {
+        let pause = || host.pause.reason().map(str::to_owned);
+        self.refused.clone().or_else(pause).unwrap_or_default()
+    }
+
+    pub(super) fn state(&self, host: &Host, now_ms: u64, live: Version) -> ReplicaState {
+        match () {
+            () if self.refused.is_some() => ReplicaState::Refused,
+            () if host.is_silent(now_ms) => ReplicaState::Silent,
+            () if host.pause.is_on() && self.ready => ReplicaState::Paused,
+            () if self.ready && self.version >= live => ReplicaState::Ready,
+            () => ReplicaState::Assigned,
+        }
+    }
+}
