@@ -1,6 +1,8 @@
 use super::super::tests::{effects, join, node, offer, revision};
 use super::*;
 use crate::coordinator::Effect;
+use crate::wire::control::{HOLDINGS_ONLY, Offer};
+use crate::wire::extension::Extensions;
 
 /// Three super nodes; which of them is first for the function of these tests.
 fn supers(function: &FunctionId) -> (Vec<NodeId>, BTreeSet<NodeId>) {
@@ -100,7 +102,16 @@ fn a_report_that_crosses_with_a_release_does_not_strike_what_was_assigned_since(
     let (directory, all) = supers(&function);
     let mut last = Coordinator::federated(directory[2]);
     last.on_supers(all);
-    join(&mut last, 1, &[]);
+    // It hears only of what it holds, as hosts do.
+    let offer = Offer {
+        extensions: Extensions::none().with(HOLDINGS_ONLY, Vec::new()),
+        ..offer()
+    };
+    let domain = FailureDomain::V4([1, 0, 0]);
+    let registered = last.on_registered(0, node(1), offer, domain);
+    registered
+        .and_then(|()| last.on_holding(0, node(1), &[], true))
+        .expect("there is room");
     last.on_manifest(&first_revision);
     let order = |hold| Order {
         function,
@@ -110,10 +121,11 @@ fn a_report_that_crosses_with_a_release_does_not_strike_what_was_assigned_since(
     for hold in [true, false, true] {
         last.on_order(directory[0], &order(hold));
     }
-    // The report of the release comes late.
+    // The report of the release comes late, and the function ends before the host has it again.
     last.on_dropped(0, node(1), function);
-    last.on_ready(0, node(1), function, first_revision.version());
-    assert_eq!(last.route(0, &function).len(), 1);
+    effects(&mut last);
+    last.on_manifest(&super::super::tests::tombstone(2));
+    assert_eq!(effects(&mut last), [Effect::Notify(node(1), function)]);
 }
 
 #[test]
