@@ -289,6 +289,11 @@ impl Driver {
         self.lock().peers.connection(node)
     }
 
+    /// Whether any super node is linked.
+    pub(crate) fn has_peers(&self) -> bool {
+        self.lock().hub.federation().up().next().is_some()
+    }
+
     /// The connections to all super nodes that are linked.
     pub(crate) fn peer_connections(&self) -> Vec<Connection> {
         self.lock().peers.connections()

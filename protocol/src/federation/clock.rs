@@ -35,16 +35,6 @@ impl Clock {
         self.0.get(log).copied().unwrap_or_default()
     }
 
-    /// Whether nothing is known.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// How many logs are known.
-    pub fn logs(&self) -> usize {
-        self.0.len()
-    }
-
     /// Everything of a log up to a number is known now.
     pub fn raise(&mut self, cursor: Cursor) {
         if cursor.number == 0 || (self.0.len() >= CURSORS_MAX && !self.0.contains_key(&cursor.log)) {
@@ -62,11 +52,6 @@ impl Clock {
     /// Whether a change is among what is known.
     pub fn covers(&self, at: Cursor) -> bool {
         at.number <= self.get(&at.log)
-    }
-
-    /// Whether everything that the other knows is known.
-    pub fn covers_all(&self, other: &Self) -> bool {
-        other.cursors().into_iter().all(|cursor| self.covers(cursor))
     }
 
     /// A sum that is the same for equal clocks, and almost surely another one for others (BLAKE3, 64 bits).
@@ -108,7 +93,5 @@ mod tests {
         let other = Clock::from_cursors([at(2, 1), at(1, 4)]);
         assert_eq!(one.sum(), other.sum());
         assert_ne!(one.sum(), Clock::from_cursors([at(1, 4)]).sum());
-        assert!(one.covers_all(&Clock::from_cursors([at(1, 4)])));
-        assert!(!Clock::from_cursors([at(1, 4)]).covers_all(&one));
     }
 }

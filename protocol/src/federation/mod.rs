@@ -346,13 +346,6 @@ impl Federation {
         member.record.record().addresses.first().map(String::as_str)
     }
 
-    /// All super nodes that are known, with whether they are linked.
-    pub fn members(&self) -> impl Iterator<Item = (&VerifiedRecord, bool)> {
-        self.members
-            .iter()
-            .map(|(node, member)| (&member.record, self.links.contains_key(node)))
-    }
-
     // -- helpers -----------------------------------------------------------------------------------
 
     fn raise(&mut self, cursor: Cursor) {

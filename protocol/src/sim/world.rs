@@ -410,28 +410,20 @@ impl<'a> World<'a> {
         }
         let epoch = link.epoch;
         if self.network.is_doubled() {
-            let arrival = self.network.arrival(self.now, from, to);
-            let message = message.clone();
-            self.at(
-                arrival,
-                Event::Peer {
-                    from,
-                    to,
-                    epoch,
-                    message,
-                },
-            );
+            self.deliver(from, to, epoch, message.clone());
         }
+        self.deliver(from, to, epoch, message);
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, epoch: u64, message: Box<PeerMessage>) {
         let arrival = self.network.arrival(self.now, from, to);
-        self.at(
-            arrival,
-            Event::Peer {
-                from,
-                to,
-                epoch,
-                message,
-            },
-        );
+        let event = Event::Peer {
+            from,
+            to,
+            epoch,
+            message,
+        };
+        self.at(arrival, event);
     }
 
     /// Nothing gets through a link any more. Each side finds out by itself.

@@ -51,7 +51,7 @@ impl Remembered {
 
 /// Hosts at other super nodes that can answer for a function.
 pub(crate) async fn hosts(node: &SuperNode, function: FunctionId) -> Vec<HostHint> {
-    if node.driver.peer_connections().is_empty() {
+    if !node.driver.has_peers() {
         return Vec::new();
     }
     if let Some(hosts) = node.remembered.get(&function) {
