@@ -21,6 +21,7 @@
 //! hears from them what became of that ([`News`]). The other two hear the same, so that one of them can go on
 //! at once should the first be lost. A super node routes to its own hosts only.
 
+mod desired;
 mod federated;
 mod host;
 mod losing;
@@ -30,11 +31,12 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use desired::{Desired, TermsInUse};
 use host::{Host, ReplicaRecord};
 use settle::Settling;
 
-use crate::id::{EngineHash, FunctionId, NodeId, OwnerId};
-use crate::manifest::{Limits, Rank, Verified, Version};
+use crate::id::{FunctionId, NodeId};
+use crate::manifest::{Verified, Version};
 use crate::pause::{Pause, Turn};
 use crate::placement::{self, FailureDomain};
 use crate::removals::Removals;
@@ -79,28 +81,6 @@ pub enum News {
     Order(NodeId, FunctionId, NodeId, bool),
 }
 
-/// What is wanted for a function.
-#[derive(Debug, Clone)]
-struct Desired {
-    /// Whether this super node places it.
-    first: bool,
-    rank: Rank,
-    version: Version,
-    /// `None` once the function is decommissioned.
-    wish: Option<Wish>,
-    /// Hosts that were told to hold it, nearest first.
-    assigned: Vec<NodeId>,
-}
-
-#[derive(Debug, Clone)]
-struct Wish {
-    owner: OwnerId,
-    artifact_bytes: u64,
-    limits: Limits,
-    engine: Option<EngineHash>,
-    replicas: usize,
-}
-
 /// Why a host is not taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CoordinatorError {
@@ -119,6 +99,9 @@ pub enum CoordinatorError {
 #[derive(Debug, Default)]
 pub struct Coordinator {
     functions: BTreeMap<FunctionId, Desired>,
+    terms: TermsInUse,
+    /// Functions that this super node places, as long as others place the rest.
+    mine: BTreeSet<FunctionId>,
     hosts: BTreeMap<NodeId, Host>,
     replicas: BTreeMap<FunctionId, BTreeMap<NodeId, ReplicaRecord>>,
     /// This super node and those that it is linked to; empty if it is alone.
@@ -170,26 +153,24 @@ impl Coordinator {
     /// the function, and those that want to hear of everything.
     pub fn on_manifest(&mut self, manifest: &Verified) {
         let function = manifest.function();
-        let old = self.functions.get(&function);
-        if old.is_some_and(|old| old.rank >= manifest.rank()) {
+        let old = self.functions.get_mut(&function);
+        if old.as_ref().is_some_and(|old| old.covers(manifest)) {
             return;
         }
-        let assigned = old.map(|old| old.assigned.clone()).unwrap_or_default();
-        let wish = manifest.publish().map(|publish| Wish {
-            owner: manifest.manifest().owner,
-            artifact_bytes: publish.artifact_bytes,
-            limits: publish.limits,
-            engine: publish.engine,
-            replicas: publish.replicas.into(),
-        });
-        let desired = Desired {
-            first: self.is_first(&function),
-            rank: manifest.rank(),
-            version: manifest.version(),
-            wish,
-            assigned,
+        let (assigned, terms) = match old {
+            Some(old) => (std::mem::take(&mut old.assigned), old.wish.take()),
+            None => (Vec::new(), None),
         };
+        let first = self.is_first(&function);
+        let mut desired = Desired::new(manifest, first, &mut self.terms);
+        desired.assigned = assigned;
+        if first && self.supers.len() > 1 {
+            self.mine.insert(function);
+        }
         self.functions.insert(function, desired);
+        if let Some(old) = terms {
+            self.terms.let_go(&old.terms);
+        }
         let ready = self.records(&function).filter(|(.., record)| record.ready);
         let holders: Vec<NodeId> = ready.map(|(node, ..)| node).collect();
         self.removals.on_manifest(manifest, holders.into_iter());
@@ -309,7 +290,7 @@ impl Coordinator {
         self.removals.on_holding(node, held, last);
         for held in held {
             let known = self.functions.get(&held.function);
-            if known.is_some_and(|desired| desired.version != held.version || desired.wish.is_none()) {
+            if known.is_some_and(|desired| desired.version() != held.version || desired.wish.is_none()) {
                 self.effects.push_back(Effect::Notify(node, held.function));
             }
             if let Some(desired) = known.filter(|desired| desired.wish.is_some()) {
@@ -383,7 +364,7 @@ impl Coordinator {
         let Some(desired) = self.functions.get_mut(&function) else {
             return;
         };
-        if desired.version != version || !desired.assigned.contains(&node) {
+        if desired.version() != version || !desired.assigned.contains(&node) {
             return;
         }
         if self.hosts[&node].pause.is_on() {
@@ -456,9 +437,10 @@ impl Coordinator {
             self.effects.push_back(Effect::Lost(node));
             self.leave(&node);
         }
-        let hosts = self.hosts.iter_mut().filter(|(_, host)| host.local);
-        let turns = hosts.filter_map(|(&node, host)| Some((node, host.pause.on_tick(now_ms)?)));
-        for (node, turn) in turns.collect::<Vec<(NodeId, Turn)>>() {
+        let hosts = &mut self.hosts;
+        let turn = |node: &NodeId| Some((*node, hosts.get_mut(node)?.pause.on_tick(now_ms)?));
+        let turns: Vec<(NodeId, Turn)> = self.here.iter().filter_map(turn).collect();
+        for (node, turn) in turns {
             match turn {
                 Turn::Lasts => self.place_all_of(node),
                 Turn::Over => self.reconsider(node),
@@ -592,15 +574,6 @@ impl Coordinator {
             .into_iter()
             .flatten()
             .filter_map(|(node, record)| Some((*node, self.hosts.get(node)?, record)))
-    }
-}
-
-impl Desired {
-    /// What a host's word for a version is worth. It may have heard of a newer one elsewhere, or make
-    /// one up: neither counts before this super node has the owner's signature for it. Otherwise who
-    /// claims the last revision of all would pass for ready after every edit, without having been told.
-    fn believable(&self, claimed: Version) -> Version {
-        claimed.min(self.version)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::id::ArtifactHash;
 use crate::key::OwnerKey;
-use crate::manifest::Action;
+use crate::manifest::{Action, Limits};
 use crate::testing::{manifest, publish};
 use crate::wire::extension::Extensions;
 

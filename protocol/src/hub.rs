@@ -4,6 +4,7 @@
 //! to each, whatever one event caused. What they say goes to whichever of the two it concerns.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::coordinator::{self, Coordinator, News};
 use crate::federation::clock::Clock;
@@ -210,7 +211,7 @@ impl Hub {
             let (up, down): (Vec<_>, Vec<_>) =
                 (news.up.into_values().collect(), news.down.into_iter().collect());
             for message in host_pages(&up, &down) {
-                peers.iter().for_each(|node| self.send(*node, message.clone()));
+                self.send_all(&peers, message);
             }
         }
         for (node, replicas) in news.replicas {
@@ -242,8 +243,13 @@ impl Hub {
     }
 
     fn send(&mut self, node: NodeId, message: PeerMessage) {
-        let send = federation::Effect::Send(node, Box::new(message));
-        self.effects.push_back(Effect::Peer(send));
+        self.send_all(&[node], message);
+    }
+
+    fn send_all(&mut self, nodes: &[NodeId], message: PeerMessage) {
+        let message = Arc::new(message);
+        let send = |node: &NodeId| Effect::Peer(federation::Effect::Send(*node, Arc::clone(&message)));
+        self.effects.extend(nodes.iter().map(send));
     }
 }
 

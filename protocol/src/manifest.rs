@@ -39,7 +39,7 @@ pub struct Version {
 }
 
 /// What a guest may use. Each is counted for one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Limits {
     /// Fuel, in wasmtime's units.
     pub fuel: u64,

@@ -21,10 +21,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::fetch::{self, FetchError, Sources};
+use super::fetch::{self, FetchError};
 use super::load::Load;
 use super::manifests::{HeldManifests, ManifestsError};
 use super::pause::Pauses;
+use super::sources::Sources;
 use crate::executor::Executors;
 use crate::store::blocking;
 use crate::store::objects::ObjectStore;
@@ -584,11 +585,10 @@ async fn obtain(tools: &Tools, manifest: &Verified) -> Result<(), ObtainError> {
     let Some(publish) = manifest.publish() else {
         return Ok(());
     };
-    let (artifact, len) = (publish.artifact, publish.artifact_bytes);
-    fetch::obtain(&tools.objects, &tools.sources, artifact, len).await?;
+    fetch::obtain(&tools.objects, &tools.sources, manifest.function(), publish).await?;
     let prepared = tools
         .executors
-        .prepare(&artifact_file(&tools.objects, artifact))
+        .prepare(&artifact_file(&tools.objects, publish.artifact))
         .await;
     prepared.map(|_| ()).map_err(ObtainError::Prepare)
 }

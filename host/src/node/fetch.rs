@@ -1,14 +1,14 @@
-//! Fetches artifacts by hash from whoever is connected and has them.
+//! Fetches artifacts by hash from whoever has them: super nodes, whose line is there already, or else other holders.
 //!
 //! A transfer that breaks is taken up again where it broke, with the same source or the next. What
 //! came is checked against the hash before it gets its name; a source whose bytes were wrong is not
 //! asked again for the same artifact.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use orb_protocol::fault::Fault;
-use orb_protocol::id::{ArtifactHash, NodeId};
+use orb_protocol::id::{ArtifactHash, FunctionId, NodeId};
+use orb_protocol::manifest::Publish;
 use orb_protocol::quic::Connection;
 use orb_protocol::quic::body::BodyReader;
 use orb_protocol::quic::frames::{FrameError, read_message_within, write_message};
@@ -16,9 +16,9 @@ use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::directory::{Fetch, Fetched};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::{Reply, Request};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::sources::{Holders, Sources};
 use crate::store::blocking;
 use crate::store::objects::{ObjectError, ObjectStore, ObjectWriter};
 
@@ -28,17 +28,8 @@ const STALL_MAX: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 3;
 /// Between two rounds: a super node that restarts is back by then, or is asked at the next retry.
 const ROUND_PAUSE: Duration = Duration::from_millis(300);
-/// How long a fetch waits for a source to be there at all, before it counts as failed.
-const SOURCE_WAIT: Duration = Duration::from_secs(30);
 /// What is handed to the disk at a time, in bytes.
 const WRITE_BYTES: usize = 1 << 20;
-
-/// Whom artifacts can be had from: the super nodes that are connected.
-#[derive(Debug, Default)]
-pub(crate) struct Sources {
-    connected: Mutex<Vec<(NodeId, Connection)>>,
-    changes: watch::Sender<usize>,
-}
 
 /// Why there is no artifact.
 #[derive(Debug, thiserror::Error)]
@@ -67,69 +58,24 @@ enum SourceError {
     Store(#[from] ObjectError),
 }
 
-impl Sources {
-    /// Somebody is connected.
-    pub(crate) fn add(&self, node: NodeId, connection: Connection) {
-        let mut connected = self.list();
-        connected.retain(|(known, _)| *known != node);
-        connected.push((node, connection));
-        self.changes.send_replace(connected.len());
-    }
-
-    /// A connection ended.
-    pub(crate) fn remove(&self, ended: &Connection) {
-        let mut connected = self.list();
-        let same = |connection: &Connection| connection.quinn().stable_id() == ended.quinn().stable_id();
-        connected.retain(|(_, connection)| !same(connection));
-        self.changes.send_replace(connected.len());
-    }
-
-    /// Whether somebody is connected.
-    pub(crate) fn knows(&self, node: &NodeId) -> bool {
-        self.list().iter().any(|(known, _)| known == node)
-    }
-
-    /// Ends all connections, as if they were lost.
-    #[cfg(test)]
-    pub(crate) fn close_all(&self) {
-        for (_, connection) in self.all() {
-            connection.close(9, "a test lost it");
-        }
-    }
-
-    fn all(&self) -> Vec<(NodeId, Connection)> {
-        self.list().clone()
-    }
-
-    async fn any(&self) -> Vec<(NodeId, Connection)> {
-        let mut changes = self.changes.subscribe();
-        // The sender lives as long as we do, so that only the time can end this.
-        let _ = timeout(SOURCE_WAIT, changes.wait_for(|connected| *connected > 0)).await;
-        self.all()
-    }
-
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<(NodeId, Connection)>> {
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Has an artifact of `len` bytes here, verified and durable. Fetches it unless it is here already.
+/// Has a function's artifact here, verified and durable. Fetches it unless it is here already.
 ///
 /// # Errors
 /// [`FetchError`]; nothing is left behind then.
 pub(crate) async fn obtain(
     objects: &ObjectStore,
     sources: &Sources,
-    artifact: ArtifactHash,
-    len: u64,
+    function: FunctionId,
+    publish: &Publish,
 ) -> Result<(), FetchError> {
-    let store = objects.clone();
+    let (store, artifact) = (objects.clone(), publish.artifact);
     match blocking(move || store.open_checked(&artifact)).await {
         Ok(_) => return Ok(()),
         Err(ObjectError::Missing(_) | ObjectError::Damaged(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    Transfer::new(objects, artifact, len).run(sources).await
+    let transfer = Transfer::new(objects, artifact, publish.artifact_bytes);
+    transfer.run(sources, function).await
 }
 
 /// A transfer, over as many sources and connections as it takes.
@@ -137,8 +83,11 @@ struct Transfer<'a> {
     objects: &'a ObjectStore,
     artifact: ArtifactHash,
     len: u64,
-    /// What came so far.
+    /// What came so far, and from whom.
     writer: Option<ObjectWriter>,
+    parts: Vec<NodeId>,
+    /// Parts from several sources did not fit together: each is asked for all of it.
+    alone: bool,
     /// Sources whose bytes were wrong.
     liars: Vec<NodeId>,
     last_error: String,
@@ -151,52 +100,90 @@ impl<'a> Transfer<'a> {
             artifact,
             len,
             writer: None,
+            parts: Vec::new(),
+            alone: false,
             liars: Vec::new(),
             last_error: String::new(),
         }
     }
 
-    async fn run(mut self, sources: &Sources) -> Result<(), FetchError> {
+    async fn run(mut self, sources: &Sources, function: FunctionId) -> Result<(), FetchError> {
         for round in 0..ROUNDS {
             if round > 0 {
                 tokio::time::sleep(ROUND_PAUSE).await;
             }
-            let mut connected = sources.any().await;
+            let connected = sources.any().await;
             if connected.is_empty() {
                 return Err(FetchError::NoSource);
             }
-            connected.retain(|(node, _)| !self.liars.contains(node));
             for (node, connection) in connected {
-                if self.from(node, &connection).await? {
+                if self.ask("super node", node, &connection).await? {
                     return Ok(());
                 }
+            }
+            if self.ask_holders(sources, function).await? {
+                return Ok(());
             }
         }
         Err(FetchError::Sources(self.last_error))
     }
 
-    /// Whether the artifact is here now. An error is this machine's.
-    async fn from(&mut self, node: NodeId, connection: &Connection) -> Result<bool, FetchError> {
-        match self.receive(connection).await {
+    /// Asks hosts that hold the function. Whether the artifact is here now.
+    async fn ask_holders(&mut self, sources: &Sources, function: FunctionId) -> Result<bool, FetchError> {
+        let mut holders = match Holders::find(sources, function).await {
+            Ok(holders) => holders,
+            Err(error) => {
+                tracing::debug!(artifact = %self.artifact, %error, "no other holder is known");
+                return Ok(false);
+            }
+        };
+        let done = loop {
+            match holders.next().await {
+                None => break Ok(false),
+                Some((node, Ok(holder))) => match self.ask("host", node, holder.connection()).await {
+                    Ok(false) => {}
+                    done => break done,
+                },
+                Some((node, Err(error))) => self.did_not_do("host", node, &error),
+            }
+        };
+        holders.close().await;
+        done
+    }
+
+    /// Asks one source. Whether the artifact is here now. An error is this machine's.
+    async fn ask(&mut self, role: &str, node: NodeId, connection: &Connection) -> Result<bool, FetchError> {
+        if self.liars.contains(&node) {
+            return Ok(false);
+        }
+        if self.alone && self.parts != [node] {
+            self.begin_anew();
+        }
+        match self.receive(node, connection).await {
             Ok(()) => {}
             Err(SourceError::Store(error)) => return Err(error.into()),
             Err(error) => {
-                let source = node.short();
-                tracing::debug!(artifact = %self.artifact, %source, %error, "a source did not do");
-                self.last_error = format!("super node {source}: {error}");
+                self.did_not_do(role, node, &error);
                 return Ok(false);
             }
         }
         let Some(writer) = self.writer.take() else {
             return Ok(false);
         };
-        let artifact = self.artifact;
+        let (artifact, parts) = (self.artifact, std::mem::take(&mut self.parts));
         match blocking(move || writer.commit(artifact)).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                tracing::debug!(%artifact, from = role, source = %node.short(), "an artifact was fetched");
+                Ok(true)
+            }
             Err(error @ ObjectError::Mismatch { .. }) => {
-                let source = node.short();
-                tracing::warn!(%source, %error, "a super node sent other bytes than were asked for");
-                self.last_error = format!("super node {source}: {error}");
+                tracing::warn!(from = role, source = %node.short(), %error, "other bytes came than were asked for");
+                self.did_not_do(role, node, &error);
+                if parts.len() > 1 {
+                    // Any of them may be the one that lied.
+                    self.alone = true;
+                    return Box::pin(self.ask(role, node, connection)).await;
+                }
                 self.liars.push(node);
                 Ok(false)
             }
@@ -204,8 +191,19 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    fn begin_anew(&mut self) {
+        self.writer = None;
+        self.parts.clear();
+    }
+
+    fn did_not_do(&mut self, role: &str, node: NodeId, error: &dyn std::fmt::Display) {
+        let source = node.short();
+        tracing::debug!(artifact = %self.artifact, from = role, %source, %error, "a source did not do");
+        self.last_error = format!("{role} {source}: {error}");
+    }
+
     /// Takes the bytes that are missing.
-    async fn receive(&mut self, connection: &Connection) -> Result<(), SourceError> {
+    async fn receive(&mut self, node: NodeId, connection: &Connection) -> Result<(), SourceError> {
         let offset = self.written();
         let (mut send, mut recv) = timeout(STALL_MAX, connection.open_bi())
             .await
@@ -237,11 +235,11 @@ impl<'a> Transfer<'a> {
                 Err(_) => break Err(FrameError::TimedOut(STALL_MAX)),
             }
             if waiting.len() >= WRITE_BYTES {
-                self.write(std::mem::take(&mut waiting)).await?;
+                self.write(node, std::mem::take(&mut waiting)).await?;
             }
         };
         // Also what came before it broke.
-        self.write(waiting).await?;
+        self.write(node, waiting).await?;
         if self.written() == self.len {
             return Ok(());
         }
@@ -252,7 +250,10 @@ impl<'a> Transfer<'a> {
         self.writer.as_ref().map_or(0, ObjectWriter::written)
     }
 
-    async fn write(&mut self, bytes: Vec<u8>) -> Result<(), ObjectError> {
+    async fn write(&mut self, node: NodeId, bytes: Vec<u8>) -> Result<(), ObjectError> {
+        if !bytes.is_empty() && !self.parts.contains(&node) {
+            self.parts.push(node);
+        }
         let (objects, writer) = (self.objects.clone(), self.writer.take());
         let writer = blocking(move || {
             let mut writer = writer.map_or_else(|| objects.writer(), Ok)?;

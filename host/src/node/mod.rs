@@ -1,7 +1,7 @@
 //! `orb node`: holds functions that super nodes assign, and answers calls for them.
 //!
 //! - [`session`]: one connection to each super node: register, heart-beats, what is assigned.
-//! - [`driver`]: drives the decisions of `orb_protocol::holder`: [`fetch`], [`manifests`], sandbox.
+//! - [`driver`]: drives the decisions of `orb_protocol::holder`: [`fetch`] from [`sources`], [`manifests`], sandbox.
 //! - [`callers`], [`streams`]: the connections that callers open, and what they want; [`artifacts`]
 //!   among it.
 //! - [`calls`], [`intake`], [`answer`]: a call from its first frame to its trailer.
@@ -33,6 +33,7 @@ mod queue;
 mod requests;
 mod roster;
 mod session;
+mod sources;
 mod streams;
 
 #[cfg(test)]
@@ -56,7 +57,6 @@ use tokio::time::{Instant, timeout};
 
 use self::busy::Busy;
 use self::driver::{Replicas, Tools};
-use self::fetch::Sources;
 use self::intake::InputBudget;
 use self::load::Load;
 use self::log::FunctionLogs;
@@ -67,6 +67,7 @@ use self::pause::Pauses;
 use self::queue::{Bounds, Queue};
 use self::requests::Requests;
 use self::roster::Roster;
+use self::sources::Sources;
 use crate::config::{DiskBudget, NodeConfig};
 use crate::counters::keep_reporting;
 use crate::executor::{Executors, ExecutorsConfig, Launch};

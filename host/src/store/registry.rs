@@ -336,6 +336,22 @@ impl RegistryTables {
     pub(crate) fn is_needed(txn: &ReadTransaction, artifact: &ArtifactHash) -> Result<bool, TxnError> {
         is_needed(&txn.open_table(NEEDED)?, artifact)
     }
+
+    /// Functions that need an artifact, at most so many.
+    pub(crate) fn needing(
+        txn: &ReadTransaction,
+        artifact: &ArtifactHash,
+        most: usize,
+    ) -> Result<Vec<FunctionId>, TxnError> {
+        let (table, start) = (txn.open_table(NEEDED)?, artifact.as_bytes().as_slice());
+        let mut functions = Vec::new();
+        for entry in table.range(start..next_key(start).as_slice())?.take(most) {
+            let (key, _) = entry?;
+            let function = key.value().get(start.len()..).and_then(|id| id.try_into().ok());
+            functions.extend(function.map(FunctionId::from_bytes));
+        }
+        Ok(functions)
+    }
 }
 
 const HISTORY_NAME: &str = "history";

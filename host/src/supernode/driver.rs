@@ -1,6 +1,6 @@
 //! Drives the hub: gives it events with the time, and sends what it decides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -294,9 +294,27 @@ impl Driver {
         self.lock().hub.federation().up().next().is_some()
     }
 
-    /// The connections to all super nodes that are linked.
-    pub(crate) fn peer_connections(&self) -> Vec<Connection> {
-        self.lock().peers.connections()
+    /// Whom an artifact of these functions may be had from, the most likely first: hosts here that are ready for
+    /// one, super nodes of its directory, all other super nodes.
+    pub(crate) fn sources(&self, functions: &[FunctionId]) -> Vec<Connection> {
+        let now_ms = self.now_ms();
+        let state = self.lock();
+        let coordinator = state.hub.coordinator();
+        let mut hosts = Vec::new();
+        let mut directory = BTreeSet::new();
+        for function in functions {
+            hosts.extend(
+                coordinator
+                    .route(now_ms, function)
+                    .into_iter()
+                    .map(|hint| hint.node),
+            );
+            directory.extend(coordinator.directory(function));
+        }
+        let host = |node: &NodeId| Some(state.links.get(node)?.connection.clone());
+        let mut peers = state.peers.connections();
+        peers.sort_by_key(|connection| !directory.contains(&connection.peer()));
+        hosts.iter().filter_map(host).chain(peers).collect()
     }
 
     /// Where a super node is reached.

@@ -57,11 +57,8 @@ async fn open(node: &SuperNode, asked: &Fetch) -> Result<Arc<CheckedFile>, Fault
         .map_err(|_| faults::of_store(&StoreError::Closed))?;
     let mut file = node.storage.open_artifact(asked.artifact).await;
     let missing = matches!(file, Err(ObjectError::Missing(_) | ObjectError::Damaged(_)));
-    // A host here shall hold what was deployed elsewhere.
-    if missing
-        && asked.extensions.get(LOCAL).is_none()
-        && node.storage.needs(asked.artifact).await
-        && artifacts::obtain(node, asked.artifact).await
+    // A host here shall hold what was deployed elsewhere, or what this node's disk has lost.
+    if missing && asked.extensions.get(LOCAL).is_none() && artifacts::obtain_named(node, asked.artifact).await
     {
         file = node.storage.open_artifact(asked.artifact).await;
     }

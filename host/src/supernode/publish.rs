@@ -208,8 +208,7 @@ async fn is_here(node: &SuperNode, wanted: &Publish) -> Result<bool, Fault> {
 /// Whether another super node had the artifact, as before a rollback here of what was deployed there: then it is
 /// here now. Nobody is asked for what no revision has named yet: a new artifact comes from its owner.
 async fn is_elsewhere(node: &SuperNode, wanted: &Publish) -> Result<bool, Fault> {
-    let known = node.storage.needs(wanted.artifact).await;
-    Ok(known && artifacts::obtain(node, wanted.artifact).await && is_here(node, wanted).await?)
+    Ok(artifacts::obtain_named(node, wanted.artifact).await && is_here(node, wanted).await?)
 }
 
 /// Takes the artifact's bytes in, to a temporary file.

@@ -324,11 +324,11 @@ impl Storage {
         blocking(move || database.read(|txn| RegistryTables::owner_use(txn, &owner))).await
     }
 
-    /// Whether any function needs an artifact.
-    pub(crate) async fn needs(&self, artifact: ArtifactHash) -> bool {
+    /// Functions that need an artifact, at most so many.
+    pub(crate) async fn needing(&self, artifact: ArtifactHash, most: usize) -> Vec<FunctionId> {
         let database = Arc::clone(&self.database);
-        let read = move || database.read(|txn| RegistryTables::is_needed(txn, &artifact));
-        blocking(read).await.unwrap_or(false)
+        let read = move || database.read(|txn| RegistryTables::needing(txn, &artifact, most));
+        blocking(read).await.unwrap_or_default()
     }
 
     /// Keeps an artifact from being removed, whether it is here already or not.

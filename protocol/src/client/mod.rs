@@ -22,7 +22,8 @@
 //! What is here: [`ClientBuilder`] connects. `directory` asks super nodes, `deploy` makes revisions, `events` tells what happened.
 //! `call` is one call with its options and its answer, `stream` the same with streamed bodies; below
 //! them `dispatch` goes from host to host, `failover` decides when it may, `retry` when all are asked again, and `attempt` is one
-//! exchange with one host, and `verdict` says what went wrong. `uplink` and `hosts` keep connections, `memory` what was learnt.
+//! exchange with one host, and `verdict` says what went wrong. `uplink` and `hosts` keep connections, `memory` what was learnt;
+//! `holder` is a host that is asked for bytes rather than for an answer.
 
 mod attempt;
 mod body;
@@ -35,6 +36,7 @@ mod error;
 mod events;
 mod exchange;
 mod failover;
+mod holder;
 mod hosts;
 mod memory;
 mod random;
@@ -63,6 +65,7 @@ pub use deploy::{Deployed, Draft};
 pub use directory::{Inspection, Listing, Resolution, Revision};
 pub use error::{CallError, ClientError, FailedAttempt};
 pub use events::{EventQuery, EventStream};
+pub use holder::HolderConnection;
 pub use stream::{CallInput, CallOutput, CallStream};
 
 pub use crate::quic::SuperAddr;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 #[cfg(test)]
 use super::News;
+use super::desired::Desired;
 use super::{Coordinator, EARLY_ORDERS_MAX, HOLDINGS_MAX, Host, REMOTE_HOSTS_MAX, ReplicaRecord};
 use crate::id::{FunctionId, NodeId};
 use crate::pause::Pause;
@@ -21,9 +22,20 @@ impl Coordinator {
         }
         let before = std::mem::replace(&mut self.supers, supers);
         let functions: Vec<FunctionId> = self.functions.keys().copied().collect();
+        self.mine.clear();
         for function in functions {
             self.on_directory(function, &before);
         }
+    }
+
+    /// The functions that this super node places.
+    pub(super) fn placed_here(&self) -> impl Iterator<Item = (&FunctionId, &Desired)> {
+        let all = (self.supers.len() <= 1).then_some(&self.functions);
+        let some = self
+            .mine
+            .iter()
+            .filter_map(|function| self.functions.get_key_value(function));
+        all.into_iter().flatten().chain(some)
     }
 
     /// A function's directory may be another one now.
@@ -33,6 +45,9 @@ impl Coordinator {
             return;
         };
         let was = std::mem::replace(&mut desired.first, first);
+        if first && self.supers.len() > 1 {
+            self.mine.insert(function);
+        }
         if was && !first {
             let hosts = &self.hosts;
             desired
@@ -184,7 +199,7 @@ impl Coordinator {
         if !desired.assigned.contains(&node) {
             desired.assigned.push(node);
         }
-        let version = desired.version;
+        let version = desired.version();
         self.tell(node, function, version);
         // What is settled already is said again: whoever orders does not know.
         self.say(node, function);
@@ -288,7 +303,7 @@ impl Coordinator {
     /// Orders for that super node that have not been carried out yet.
     pub fn orders_for(&self, super_node: &NodeId) -> Vec<Order> {
         let mut orders = Vec::new();
-        for (&function, desired) in self.functions.iter().filter(|(_, desired)| desired.first) {
+        for (&function, desired) in self.placed_here() {
             for &host in &desired.assigned {
                 let there = |h: &Host| !h.local && h.sites.first() == Some(super_node);
                 let record = self.replicas.get(&function).and_then(|r| r.get(&host));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Desired, Wish};
+use super::desired::{Desired, Wish};
 use crate::id::{FunctionId, NodeId};
 use crate::manifest::Version;
 use crate::pause::Pause;
@@ -73,10 +73,10 @@ impl Host {
         if wish.artifact_bytes > self.disk_free_bytes {
             return Some(format!("a host has room for {} bytes only", self.disk_free_bytes));
         }
-        if let Some((name, wanted, most)) = wish.limits.above(&offer.ceiling) {
+        if let Some((name, wanted, most)) = wish.terms.limits.above(&offer.ceiling) {
             return Some(format!("limits.{name} is {wanted}, a host takes at most {most}"));
         }
-        match &wish.engine {
+        match &wish.terms.engine {
             Some(engine) if !offer.engines.contains(engine) => {
                 Some(format!("a host does not have engine {}", engine.short()))
             }

@@ -1,5 +1,6 @@
 //! Placing functions on hosts, and telling them.
 
+use super::desired::Desired;
 use super::{Coordinator, Effect, HOLDINGS_MAX, News};
 use crate::id::{FunctionId, NodeId};
 use crate::manifest::Version;
@@ -8,25 +9,23 @@ use crate::placement;
 impl Coordinator {
     /// Finds out what a host that takes functions now, and did not before, is to hold.
     pub(super) fn reconsider(&mut self, node: NodeId) {
-        let functions: Vec<FunctionId> = self.functions.keys().copied().collect();
-        for function in functions {
-            if self.concerns(&function, &node) {
-                self.place(function);
-                self.release_surplus(function);
-            }
+        let concerned: Vec<FunctionId> = self
+            .placed_here()
+            .filter(|(function, desired)| self.concerns(function, desired, &node))
+            .map(|(function, _)| *function)
+            .collect();
+        for function in concerned {
+            self.place(function);
+            self.release_surplus(function);
         }
     }
 
-    /// Whether a host that comes can change the function's placement at all: a quick test, since it
-    /// is made for every function.
-    pub(super) fn concerns(&self, function: &FunctionId, node: &NodeId) -> bool {
-        let Some(desired) = self.functions.get(function) else {
+    /// Whether a host that comes can change the function's placement at all.
+    fn concerns(&self, function: &FunctionId, desired: &Desired, node: &NodeId) -> bool {
+        let Some(wish) = desired.wish.as_ref() else {
             return false;
         };
-        let Some(wish) = desired.wish.as_ref().filter(|_| desired.first) else {
-            return false;
-        };
-        desired.assigned.len() < wish.replicas
+        desired.assigned.len() < wish.terms.replicas
             || self.replicas.get(function).is_some_and(|r| r.contains_key(node))
             || desired
                 .assigned
@@ -50,28 +49,30 @@ impl Coordinator {
                 let nearest = placement::by_distance(&function, &self.hosts);
                 let candidates = nearest.filter(|(node, host)| {
                     let record = records.and_then(|r| r.get(node));
-                    let holds = record.is_some_and(|r| r.ready && r.version == desired.version);
+                    let holds = record.is_some_and(|r| r.ready && r.version == desired.version());
                     let refused = record.is_some_and(|r| r.refused.is_some());
                     let takes = host.live && !host.draining && host.pause.lets_in(record.is_some());
                     takes && !refused && (holds || host.unwilling(wish).is_none())
                 });
                 placement::choose(
                     &function,
-                    wish.replicas,
+                    wish.terms.replicas,
                     self.domains.len(),
                     candidates.map(|(node, host)| (node, &host.domain)),
                 )
             }
             None => Vec::new(),
         };
-        let version = desired.version;
+        let version = desired.version();
         for &node in &chosen {
             self.tell(node, function, version);
         }
         if let Some(desired) = self.functions.get_mut(&function) {
             desired.assigned = chosen;
         }
-        self.unsettled.insert(function);
+        if !self.is_settled(&function) {
+            self.unsettled.insert(function);
+        }
     }
 
     /// Has a host hold a version, unless it does or was told already.
@@ -105,7 +106,7 @@ impl Coordinator {
         let Some(desired) = self.functions.get(&function).filter(|d| d.wish.is_some()) else {
             return;
         };
-        let (version, assigned) = (desired.version, desired.assigned.clone());
+        let (version, assigned) = (desired.version(), desired.assigned.clone());
         for node in assigned {
             self.tell(node, function, version);
         }
@@ -133,7 +134,7 @@ impl Coordinator {
         let is_ready = |node| {
             records
                 .get(node)
-                .is_some_and(|r| r.ready && r.version >= desired.version)
+                .is_some_and(|r| r.ready && r.version >= desired.version())
         };
         if !desired.first || desired.assigned.is_empty() || !desired.assigned.iter().all(is_ready) {
             return;

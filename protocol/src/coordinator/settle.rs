@@ -6,7 +6,8 @@
 
 use std::ops::Bound;
 
-use super::{Coordinator, Desired};
+use super::Coordinator;
+use super::desired::Desired;
 use crate::id::FunctionId;
 
 /// Between two rounds over all functions that are unsettled, in milliseconds. Rare enough that orders have been
@@ -50,7 +51,7 @@ impl Coordinator {
             self.unsettled.remove(&function);
             return;
         }
-        let live = self.functions.get(&function).map(|desired| desired.version);
+        let live = self.functions.get(&function).map(|desired| desired.version());
         for (node, record) in self.replicas.get_mut(&function).into_iter().flatten() {
             if self.hosts.get(node).is_some_and(|host| !host.local) {
                 record.releasing = false;
@@ -65,7 +66,7 @@ impl Coordinator {
     }
 
     /// Whether everybody who shall hold a function does, and nobody else.
-    fn is_settled(&self, function: &FunctionId) -> bool {
+    pub(super) fn is_settled(&self, function: &FunctionId) -> bool {
         // Others place it, or it is over: then there is nothing to be done here.
         let Some(desired) = self
             .functions
@@ -80,7 +81,7 @@ impl Coordinator {
         let is_done = |node| {
             records
                 .get(node)
-                .is_some_and(|r| r.ready && r.version >= desired.version)
+                .is_some_and(|r| r.ready && r.version >= desired.version())
         };
         let surplus = records
             .iter()
@@ -90,7 +91,7 @@ impl Coordinator {
 
     /// Whether a function has fewer hosts than its owner wants, though there would be more.
     fn is_short(&self, desired: &Desired) -> bool {
-        let wanted = desired.wish.as_ref().map_or(0, |wish| wish.replicas);
+        let wanted = desired.wish.as_ref().map_or(0, |wish| wish.terms.replicas);
         desired.assigned.len() < wanted.min(self.hosts.len())
     }
 }

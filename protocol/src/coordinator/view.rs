@@ -18,10 +18,10 @@ impl Coordinator {
             .records(function)
             .filter(|(_, host, record)| record.ready && host.routable(now_ms))
             // An older life of the function is over: nobody may answer from it.
-            .filter(|(_, _, record)| record.version.generation == desired.version.generation)
+            .filter(|(_, _, record)| record.version.generation == desired.version().generation)
             .map(|(node, host, record)| host.hint(node, record))
             .collect();
-        ranking::rank(function, desired.version, &mut hints);
+        ranking::rank(function, desired.version(), &mut hints);
         hints.truncate(HOSTS_MAX);
         hints
     }
@@ -70,7 +70,7 @@ impl Coordinator {
         let version = self
             .functions
             .get(function)
-            .map(|d| d.version)
+            .map(|d| d.version())
             .unwrap_or_default();
         self.records(function)
             .map(|(node, host, record)| Replica {
@@ -90,7 +90,7 @@ impl Coordinator {
     pub fn shortage(&self, function: &FunctionId) -> Option<String> {
         let desired = self.functions.get(function)?;
         let wish = desired.wish.as_ref()?;
-        let (assigned, wanted) = (desired.assigned.len(), wish.replicas);
+        let (assigned, wanted) = (desired.assigned.len(), wish.terms.replicas);
         if assigned >= wanted {
             return None;
         }
@@ -121,6 +121,10 @@ impl Coordinator {
 
     /// The owner of a function that is live.
     pub fn owner(&self, function: &FunctionId) -> Option<OwnerId> {
-        self.functions.get(function)?.wish.as_ref().map(|wish| wish.owner)
+        self.functions
+            .get(function)?
+            .wish
+            .as_ref()
+            .map(|wish| wish.terms.owner)
     }
 }

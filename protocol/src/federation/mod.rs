@@ -21,6 +21,7 @@ pub mod clock;
 pub mod record;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::id::NodeId;
 use crate::wire::codec;
@@ -56,8 +57,8 @@ pub enum Effect {
     /// Open a link to a super node at one of its addresses; then [`Federation::on_link_up`] or
     /// [`Federation::on_not_reached`].
     Dial(NodeId, Vec<String>),
-    /// Send this on a link.
-    Send(NodeId, Box<PeerMessage>),
+    /// Send this on a link. What goes to everybody is kept once.
+    Send(NodeId, Arc<PeerMessage>),
     /// Fetch from a super node what is not known here; then [`Federation::on_pulled`].
     Pull(NodeId),
     /// Close a link, and say why.
@@ -256,9 +257,7 @@ impl Federation {
     pub fn on_published(&mut self, change: &RegistryChange) {
         self.raise(change.at);
         let up: Vec<NodeId> = self.up().collect();
-        for node in up {
-            self.send(node, change.clone().into());
-        }
+        self.send_all(&up, change.clone().into());
     }
 
     /// Another super node's change is durable here.
@@ -392,7 +391,13 @@ impl Federation {
     }
 
     fn send(&mut self, node: NodeId, message: PeerMessage) {
-        self.effects.push_back(Effect::Send(node, Box::new(message)));
+        self.send_all(&[node], message);
+    }
+
+    fn send_all(&mut self, nodes: &[NodeId], message: PeerMessage) {
+        let message = Arc::new(message);
+        let each = nodes.iter().map(|node| Effect::Send(*node, Arc::clone(&message)));
+        self.effects.extend(each);
     }
 
     fn send_beat(&mut self, node: NodeId) {
@@ -406,14 +411,12 @@ impl Federation {
 
     fn send_records(&mut self, whom: impl Fn(NodeId) -> bool, records: &[SignedRecord]) {
         let receivers: Vec<NodeId> = self.up().filter(|node| whom(*node)).collect();
-        for node in receivers {
-            for page in records.chunks(MEMBERS_PAGE_MAX) {
-                let message = Members {
-                    records: page.to_vec(),
-                    extensions: Extensions::none(),
-                };
-                self.send(node, message.into());
-            }
+        for page in records.chunks(MEMBERS_PAGE_MAX) {
+            let message = Members {
+                records: page.to_vec(),
+                extensions: Extensions::none(),
+            };
+            self.send_all(&receivers, message.into());
         }
     }
 }

@@ -14,6 +14,7 @@ mod checks;
 mod faults;
 mod hosts;
 mod network;
+mod queue;
 mod report;
 pub mod scenario;
 mod supers;

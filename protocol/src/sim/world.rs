@@ -1,12 +1,12 @@
-//! The clock, the queue of events, and all nodes.
+//! The clock, and all nodes.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::checks;
 use super::hosts::{Host, Said, Told};
 use super::network::{Micros, Network};
+use super::queue::Queue;
 use super::report::{Measured, Report};
 use super::scenario::Scenario;
 use super::supers::Super;
@@ -21,7 +21,7 @@ use crate::manifest::Verified;
 use crate::placement::FailureDomain;
 use crate::wire::control::{BEAT_INTERVAL_MS, Beat};
 use crate::wire::extension::Extensions;
-use crate::wire::federation::{Cursor, PeerMessage};
+use crate::wire::federation::{Cursor, PeerMessage, SignedRecord};
 
 /// Between two ticks of a state machine.
 const TICK: Micros = 1_000_000;
@@ -48,7 +48,7 @@ pub(super) enum Event {
         from: usize,
         to: usize,
         epoch: u64,
-        message: Box<PeerMessage>,
+        message: Arc<PeerMessage>,
     },
     LinkDown {
         at: usize,
@@ -76,29 +76,6 @@ pub(super) struct Pulled {
     known: Vec<Cursor>,
 }
 
-struct Scheduled {
-    at: Micros,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
 /// A link between two super nodes: its epoch, and whether each side still takes it for up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Link {
@@ -121,10 +98,10 @@ pub(super) struct World<'a> {
     pub(super) host_numbers: BTreeMap<NodeId, usize>,
     pub(super) links: BTreeMap<(usize, usize), Link>,
     pub(super) manifests: BTreeMap<ManifestHash, (Arc<Verified>, Arc<SignedHead>)>,
+    records: BTreeMap<Vec<u8>, VerifiedRecord>,
     pub(super) works: Works,
     pub(super) measured: Measured,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    count: u64,
+    queue: Queue,
     epochs: u64,
 }
 
@@ -132,12 +109,9 @@ pub(super) struct World<'a> {
 pub fn run(scenario: &Scenario, seed: u64) -> Report {
     let mut world = World::new(scenario, seed);
     let end = (scenario.duration_s + scenario.settle_s) * 1_000_000;
-    while let Some(Reverse(next)) = world.queue.pop() {
-        if next.at > end {
-            break;
-        }
-        world.now = next.at;
-        world.handle(next.event);
+    while let Some((at, event)) = world.queue.pop_until(end) {
+        world.now = at;
+        world.handle(event);
     }
     world.now = end;
     let checks = checks::all(&world);
@@ -161,10 +135,10 @@ impl<'a> World<'a> {
             hosts,
             links: BTreeMap::new(),
             manifests: BTreeMap::new(),
+            records: BTreeMap::new(),
             works: Works::new(scenario, seed),
             measured: Measured::default(),
-            queue: BinaryHeap::new(),
-            count: 0,
+            queue: Queue::default(),
             epochs: 0,
         };
         world.begin();
@@ -203,13 +177,7 @@ impl<'a> World<'a> {
 
     /// Has something happen after so long.
     pub(super) fn after(&mut self, delay: Micros, event: Event) {
-        self.count += 1;
-        let scheduled = Scheduled {
-            at: self.now + delay,
-            number: self.count,
-            event,
-        };
-        self.queue.push(Reverse(scheduled));
+        self.queue.push(self.now + delay, event);
         self.measured.queue_max = self.measured.queue_max.max(self.queue.len());
     }
 
@@ -244,7 +212,7 @@ impl<'a> World<'a> {
                 to,
                 epoch,
                 message,
-            } => self.on_peer(from, to, epoch, *message),
+            } => self.on_peer(from, to, epoch, message),
             Event::LinkDown { at, peer, epoch } => self.on_link_down(at, peer, epoch),
             Event::Pulled {
                 at,
@@ -394,7 +362,7 @@ impl<'a> World<'a> {
         self.drain(other);
     }
 
-    fn send_peer(&mut self, from: usize, node: NodeId, message: Box<PeerMessage>) {
+    fn send_peer(&mut self, from: usize, node: NodeId, message: Arc<PeerMessage>) {
         let Some(&to) = self.super_numbers.get(&node) else {
             return;
         };
@@ -410,12 +378,12 @@ impl<'a> World<'a> {
         }
         let epoch = link.epoch;
         if self.network.is_doubled() {
-            self.deliver(from, to, epoch, message.clone());
+            self.deliver(from, to, epoch, Arc::clone(&message));
         }
         self.deliver(from, to, epoch, message);
     }
 
-    fn deliver(&mut self, from: usize, to: usize, epoch: u64, message: Box<PeerMessage>) {
+    fn deliver(&mut self, from: usize, to: usize, epoch: u64, message: Arc<PeerMessage>) {
         let arrival = self.network.arrival(self.now, from, to);
         let event = Event::Peer {
             from,
@@ -478,17 +446,18 @@ impl<'a> World<'a> {
         self.drain(at);
     }
 
-    fn on_peer(&mut self, from: usize, to: usize, epoch: u64, message: PeerMessage) {
+    fn on_peer(&mut self, from: usize, to: usize, epoch: u64, message: Arc<PeerMessage>) {
         let link = self.links.get(&(from.min(to), from.max(to)));
         if !link.is_some_and(|link| link.epoch == epoch && !link.broken) || !self.supers[to].up {
             return;
         }
         let (now_ms, node) = (self.now_ms(), self.supers[from].node);
+        let message = Arc::unwrap_or_clone(message);
         match self.supers[to].hub.on_message(now_ms, node, message) {
             Inbound::Nothing => {}
             Inbound::Records(records) => {
                 for record in records {
-                    let record = VerifiedRecord::verify(record).expect("simulated super nodes sign");
+                    let record = self.verified(record);
                     self.supers[to].hub.on_record(now_ms, Some(node), record);
                 }
             }
@@ -498,6 +467,15 @@ impl<'a> World<'a> {
             }
         }
         self.drain(to);
+    }
+
+    /// A super node's record, which is verified once for all others.
+    fn verified(&mut self, signed: SignedRecord) -> VerifiedRecord {
+        let verify = || VerifiedRecord::verify(signed.clone()).expect("simulated super nodes sign");
+        self.records
+            .entry(signed.bytes.clone())
+            .or_insert_with(verify)
+            .clone()
     }
 
     fn store(&mut self, number: usize, at: Cursor, manifest: &Arc<Verified>, head: &Arc<SignedHead>) {

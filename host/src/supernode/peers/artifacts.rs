@@ -1,10 +1,10 @@
-//! Fetches artifacts from other super nodes: for hosts here that shall hold them, and for safe keeping
-//! where this node is in a function's directory.
+//! Fetches artifacts from hosts here and from other super nodes: for hosts that shall hold them, and for safe
+//! keeping where this node is in a function's directory.
 
 use std::time::Duration;
 
 use orb_protocol::fault::Fault;
-use orb_protocol::id::ArtifactHash;
+use orb_protocol::id::{ArtifactHash, FunctionId};
 use orb_protocol::manifest::Verified;
 use orb_protocol::quic::Connection;
 use orb_protocol::quic::body::BodyReader;
@@ -21,12 +21,14 @@ use crate::store::objects::{ObjectError, ObjectWriter};
 
 /// Artifacts that are fetched at one time: enough to fill a line, and each may have a megabyte in memory.
 pub(crate) const OBTAINS_MAX: usize = 8;
-/// How long a super node may take to answer, and to send the next bytes.
+/// How long a source may take to answer, and to send the next bytes.
 const STALL_MAX: Duration = Duration::from_secs(10);
+/// Functions of which holders are looked for, if many have the same artifact.
+const FUNCTIONS_MAX: usize = 4;
 /// What is handed to the disk at a time, in bytes.
 const STEP_BYTES: usize = 1 << 20;
 
-/// Why a super node did not do.
+/// Why a source did not do.
 #[derive(Debug, thiserror::Error)]
 enum SourceError {
     #[error(transparent)]
@@ -39,15 +41,22 @@ enum SourceError {
     Store(#[from] ObjectError),
 }
 
-/// Has a revision's artifact here, if any super node has it.
+/// Has a revision's artifact here, if anybody has it.
 pub(crate) async fn obtain_for(node: &SuperNode, manifest: &Verified) {
     if let Some(publish) = manifest.publish() {
-        obtain(node, publish.artifact).await;
+        obtain(node, publish.artifact, &[manifest.function()]).await;
     }
 }
 
-/// Has an artifact here, verified and durable, if any super node has it. Returns whether it is.
-pub(crate) async fn obtain(node: &SuperNode, artifact: ArtifactHash) -> bool {
+/// Has an artifact here that some revision has named, if anybody has it. Returns whether it is.
+pub(crate) async fn obtain_named(node: &SuperNode, artifact: ArtifactHash) -> bool {
+    let functions = node.storage.needing(artifact, FUNCTIONS_MAX).await;
+    !functions.is_empty() && obtain(node, artifact, &functions).await
+}
+
+/// Has an artifact here, verified and durable, if anybody has it: hosts here that hold one of the functions,
+/// super nodes of its directory, the other ones. Returns whether it is.
+async fn obtain(node: &SuperNode, artifact: ArtifactHash, functions: &[FunctionId]) -> bool {
     if node.storage.open_artifact(artifact).await.is_ok() {
         return true;
     }
@@ -55,12 +64,12 @@ pub(crate) async fn obtain(node: &SuperNode, artifact: ArtifactHash) -> bool {
         return false;
     };
     let pin = node.storage.pin(artifact).await;
-    for connection in node.driver.peer_connections() {
+    for connection in node.driver.sources(functions) {
         match receive(node, &connection, &pin, artifact).await {
             Ok(()) => return true,
             Err(error) => {
                 let source = connection.peer();
-                tracing::debug!(%artifact, super_node = %source, %error, "an artifact was not had from there");
+                tracing::debug!(%artifact, %source, %error, "an artifact was not had from there");
             }
         }
     }

@@ -117,7 +117,7 @@ fn not_verified(error: &LinkError) -> Fault {
 
 async fn attend(
     node: &Arc<SuperNode>,
-    (link, messages): (&Arc<PeerLink>, Receiver<PeerMessage>),
+    (link, messages): (&Arc<PeerLink>, Receiver<Arc<PeerMessage>>),
     record: VerifiedRecord,
     own: orb_protocol::wire::federation::Cursor,
     (send, recv): (&mut SendStream, &mut RecvStream),
@@ -157,10 +157,13 @@ impl Drop for Up {
     }
 }
 
-async fn tell(mut messages: Receiver<PeerMessage>, send: &mut SendStream) -> Result<Infallible, LinkError> {
+async fn tell(
+    mut messages: Receiver<Arc<PeerMessage>>,
+    send: &mut SendStream,
+) -> Result<Infallible, LinkError> {
     loop {
         let message = messages.recv().await.ok_or(FrameError::Closed)?;
-        tokio::time::timeout(SEND_MAX, write_message(send, &message))
+        tokio::time::timeout(SEND_MAX, write_message(send, &*message))
             .await
             .unwrap_or(Err(FrameError::TimedOut(SEND_MAX)))?;
     }

@@ -43,7 +43,7 @@ pub(crate) struct PeerLink {
     pub(crate) connection: Connection,
     /// Whether this node opened it.
     dialled: bool,
-    outbox: Sender<PeerMessage>,
+    outbox: Sender<Arc<PeerMessage>>,
 }
 
 /// All links.
@@ -58,7 +58,7 @@ pub(crate) struct Links {
 
 impl PeerLink {
     /// A link, and where its messages come out.
-    pub(crate) fn new(connection: Connection, dialled: bool) -> (Arc<Self>, Receiver<PeerMessage>) {
+    pub(crate) fn new(connection: Connection, dialled: bool) -> (Arc<Self>, Receiver<Arc<PeerMessage>>) {
         let (outbox, messages) = channel(OUTBOX_MAX);
         let link = Self {
             connection,
@@ -111,7 +111,7 @@ impl Links {
     /// Does what can be done at once, and leaves the rest to the keeper.
     pub(crate) fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Send(node, message) => self.send(node, *message),
+            Effect::Send(node, message) => self.send(node, message),
             Effect::Close(node, why) => {
                 if let Some(link) = self.up.get(&node) {
                     link.connection.close(close::LOST, why);
@@ -161,7 +161,7 @@ impl Links {
         Arc::clone(&self.wake)
     }
 
-    fn send(&self, node: NodeId, message: PeerMessage) {
+    fn send(&self, node: NodeId, message: Arc<PeerMessage>) {
         let Some(link) = self.up.get(&node) else { return };
         if link.outbox.try_send(message).is_err() {
             tracing::warn!(super_node = %node, "a super node does not read: it is cut off");

@@ -1,0 +1,177 @@
+//! What is wanted for each function. A super node keeps this for all functions of the network, so it is small: 64
+//! bytes beside the function's id, and what many functions have in common is kept once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::id::{EngineHash, NodeId, OwnerId};
+use crate::manifest::{Limits, Verified, Version};
+
+/// What is wanted for a function.
+#[derive(Debug)]
+pub(super) struct Desired {
+    generation: u32,
+    /// Whether this super node places it.
+    pub(super) first: bool,
+    revision: u64,
+    /// The first bytes of the manifest's hash: decides between two manifests of one number.
+    hash_start: u64,
+    /// `None` once the function is decommissioned.
+    pub(super) wish: Option<Wish>,
+    /// Hosts that were told to hold it, nearest first.
+    pub(super) assigned: Vec<NodeId>,
+}
+
+/// What its owner wants.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) artifact_bytes: u64,
+    pub(super) terms: Arc<Terms>,
+}
+
+/// What an owner's functions have in common as a rule.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Terms {
+    pub(super) owner: OwnerId,
+    pub(super) limits: Limits,
+    pub(super) engine: Option<EngineHash>,
+    pub(super) replicas: usize,
+}
+
+/// All terms that some function has.
+#[derive(Debug, Default)]
+pub(super) struct TermsInUse(BTreeSet<Arc<Terms>>);
+
+impl Desired {
+    /// What a manifest says.
+    pub(super) fn new(manifest: &Verified, first: bool, terms: &mut TermsInUse) -> Self {
+        let Version { generation, revision } = manifest.version();
+        let wish = manifest.publish().map(|publish| Wish {
+            artifact_bytes: publish.artifact_bytes,
+            terms: terms.keep(Terms {
+                owner: manifest.manifest().owner,
+                limits: publish.limits,
+                engine: publish.engine,
+                replicas: publish.replicas.into(),
+            }),
+        });
+        Self {
+            // A verified manifest's fits: `GENERATION_MAX`.
+            generation: u32::try_from(generation).unwrap_or(u32::MAX),
+            first,
+            revision,
+            hash_start: hash_start(manifest),
+            wish,
+            assigned: Vec::new(),
+        }
+    }
+
+    /// Which revision is live.
+    pub(super) fn version(&self) -> Version {
+        Version {
+            generation: self.generation.into(),
+            revision: self.revision,
+        }
+    }
+
+    /// Whether this is what the manifest says, or newer: the order of [`crate::manifest::Rank`].
+    pub(super) fn covers(&self, manifest: &Verified) -> bool {
+        let rank = |version: Version, tombstone, hash_start: u64| {
+            (version.generation, tombstone, version.revision, hash_start)
+        };
+        rank(self.version(), self.wish.is_none(), self.hash_start)
+            >= rank(manifest.version(), manifest.is_tombstone(), hash_start(manifest))
+    }
+
+    /// What a host's word for a version is worth. It may have heard of a newer one elsewhere, or make
+    /// one up: neither counts before this super node has the owner's signature for it. Otherwise who
+    /// claims the last revision of all would pass for ready after every edit, without having been told.
+    pub(super) fn believable(&self, claimed: Version) -> Version {
+        claimed.min(self.version())
+    }
+}
+
+impl TermsInUse {
+    fn keep(&mut self, terms: Terms) -> Arc<Terms> {
+        if let Some(known) = self.0.get(&terms) {
+            return Arc::clone(known);
+        }
+        let terms = Arc::new(terms);
+        self.0.insert(Arc::clone(&terms));
+        terms
+    }
+
+    /// A function does not have these terms any more.
+    pub(super) fn let_go(&mut self, terms: &Arc<Terms>) {
+        // The table's own, and the caller's.
+        if Arc::strong_count(terms) == 2 {
+            self.0.remove(terms);
+        }
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// As a number that compares as the bytes do.
+fn hash_start(manifest: &Verified) -> u64 {
+    let mut start = [0; 8];
+    start.copy_from_slice(&manifest.hash().as_bytes()[..8]);
+    u64::from_be_bytes(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::OwnerKey;
+    use crate::manifest::Action;
+    use crate::testing::{manifest, publish};
+
+    #[test]
+    fn it_is_small() {
+        assert_eq!(size_of::<Desired>(), 64);
+    }
+
+    #[test]
+    fn it_orders_manifests_as_their_ranks_do() {
+        let key = OwnerKey::from_seed([1; 32]);
+        let mut all = Vec::new();
+        for generation in 0..2 {
+            for revision in 1..4 {
+                all.push(manifest(&key, "a", generation, revision, publish(0)));
+                all.push(manifest(&key, "a", generation, revision, publish(1)));
+                all.push(manifest(
+                    &key,
+                    "a",
+                    generation,
+                    revision,
+                    Action::Decommission(Default::default()),
+                ));
+            }
+        }
+        for one in &all {
+            let desired = Desired::new(one, true, &mut TermsInUse::default());
+            for other in &all {
+                assert_eq!(desired.covers(other), one.rank() >= other.rank());
+            }
+        }
+    }
+
+    #[test]
+    fn terms_are_kept_once_and_as_long_as_needed() {
+        let key = OwnerKey::from_seed([1; 32]);
+        let mut terms = TermsInUse::default();
+        let mut wish = |name| Desired::new(&manifest(&key, name, 0, 1, publish(0)), true, &mut terms).wish;
+        let (one, other) = (wish("a"), wish("b"));
+        let (one, other) = (one.map(|w| w.terms), other.map(|w| w.terms));
+        assert_eq!((terms.len(), one == other), (1, true));
+        one.iter().for_each(|one| terms.let_go(one));
+        assert_eq!(terms.len(), 1);
+        drop(one);
+        other.iter().for_each(|other| terms.let_go(other));
+        assert_eq!(terms.len(), 0);
+    }
+}
