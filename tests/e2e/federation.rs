@@ -1,5 +1,7 @@
 //! Several super nodes: what is handed in at one is found, called and ended at every other one.
 
+use std::path::{Path, PathBuf};
+
 use orb_tests::{Federation, Project, eventually, guest};
 
 /// Whether a super node knows a function, and that it lives.
@@ -99,4 +101,62 @@ fn hosts_of_a_lost_super_node_go_to_another_one_and_back() {
         (log.matches("connected to a super node").count() >= 2).then_some(())
     });
     assert_eq!(federation.user(1).run(["call", &name, "null"]).text(), "here");
+}
+
+#[test]
+fn an_artifact_that_a_super_node_lost_comes_from_a_host() {
+    let mut federation = Federation::start(&[1]);
+    let owner = federation.user(0);
+    let name = format!("{}/kept", owner.owner());
+    Project::wasm("kept", &guest::say("kept")).deploy_to(&owner, 1);
+    federation.supers[0].stop();
+    let objects = federation.super_data(0).join("objects");
+    let artifact = only_artifact(&objects);
+    std::fs::remove_file(&artifact).expect("the artifact is removed");
+    federation.restart_super(0);
+    federation.add_host(0);
+    federation.wait_until_ready(&owner, &name, 2);
+    assert_eq!(only_artifact(&objects), artifact, "it is at the super node again");
+    federation.hosts[0].1.kill();
+    assert_eq!(owner.run(["call", &name, "null"]).text(), "kept");
+}
+
+#[test]
+fn a_host_takes_an_artifact_from_another_one_if_its_super_node_does_not_have_it() {
+    let mut federation = Federation::start(&[1]);
+    // This one takes no artifacts but small ones.
+    federation.add_super_with(&["--artifact-bytes-max", "4KiB"]);
+    federation.wait_until_linked();
+    federation.add_host(1);
+    let owner = federation.user(0);
+    let name = format!("{}/large", owner.owner());
+    Project::wasm("large", &guest::padded(guest::say("large"), 64 << 10)).deploy_to(&owner, 2);
+    federation.wait_until_ready(&owner, &name, 2);
+    assert_eq!(
+        files(&federation.super_data(1).join("objects")),
+        [] as [PathBuf; 0]
+    );
+    federation.hosts[0].1.kill();
+    eventually("the other host answers", || {
+        let ended = federation.user(1).run(["call", &name, "null"]);
+        (ended.code == 0).then(|| assert_eq!(ended.text(), "large"))
+    });
+}
+
+fn only_artifact(objects: &Path) -> PathBuf {
+    let mut files = files(objects);
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.path() {
+            path if path.is_dir() => all.extend(files(&path)),
+            path => all.push(path),
+        }
+    }
+    all
 }

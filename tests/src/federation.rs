@@ -52,11 +52,18 @@ impl Federation {
     /// Starts one more super node, which knows of the first one.
     #[track_caller]
     pub fn add_super(&mut self) {
+        self.add_super_with(&[]);
+    }
+
+    /// The same, with further flags.
+    #[track_caller]
+    pub fn add_super_with(&mut self, flags: &[&str]) {
         let name = format!("super{}", self.supers.len());
         let data = self.folder.path().join(&name);
         let mut super_node = Daemon::new(&name, self.folder.path().join(format!("{name}.log")))
             .args(["super", "--listen", "127.0.0.1:0", "--open-peers", "--data"])
-            .args([&data]);
+            .args([&data])
+            .args(flags);
         if let Some(first) = self.addresses.first() {
             super_node = super_node.args(["--peer", first]);
         }
