@@ -18,9 +18,10 @@ use redb::{
 };
 
 use orb_protocol::federation::clock::Clock;
+use orb_protocol::federation::reconcile::{function_start, item};
 use orb_protocol::id::{FunctionId, NodeId};
 use orb_protocol::wire::extension::Extensions;
-use orb_protocol::wire::federation::{Cursor, LogId, RegistryChange, SignedRecord};
+use orb_protocol::wire::federation::{Cursor, ItemId, LogId, RegistryChange, SignedRecord};
 
 use super::database::{Database, StoreError, TxnError, seal, unseal};
 use super::registry::RegistryTables;
@@ -180,6 +181,45 @@ impl ChangeTables {
             }
         }
         Ok(page)
+    }
+
+    /// An item for each function that is known.
+    pub(crate) fn items(txn: &ReadTransaction) -> Result<Vec<ItemId>, TxnError> {
+        let mut items = Vec::new();
+        RegistryTables::all_live(txn, |manifest| {
+            items.push(item(&manifest.function(), &manifest.hash()));
+        })?;
+        Ok(items)
+    }
+
+    /// What is live of the items' functions, as much as one message takes; and the items that are left. One whose
+    /// function is not known here is left out.
+    pub(crate) fn wanted(
+        txn: &ReadTransaction,
+        mut items: Vec<ItemId>,
+    ) -> Result<(Vec<RegistryChange>, Vec<ItemId>), TxnError> {
+        let origins = txn.open_table(ORIGINS)?;
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        while bytes < PAGE_BYTES
+            && let Some(item) = items.pop()
+        {
+            let start = function_start(&item);
+            let next = origins.range(start..)?.next().transpose()?;
+            let Some((key, _)) = next.filter(|(key, _)| key.value().starts_with(start)) else {
+                continue;
+            };
+            let Ok(function) = key.value().try_into().map(FunctionId::from_bytes) else {
+                continue;
+            };
+            let Some(at) = origin(&origins, &function)? else {
+                continue;
+            };
+            if let Some(change) = change(txn, at, &function)? {
+                bytes += change.manifest.bytes.len() + 256;
+                changes.push(change);
+            }
+        }
+        Ok((changes, items))
     }
 
     /// Other super nodes' records.

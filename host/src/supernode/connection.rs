@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::driver::Registration;
 use super::limits::ConnectionSlot;
-use super::peers::{link, sync};
+use super::peers::{link, reconcile, sync};
 use super::{SuperNode, directory, events, faults, fetch, hosts, publish, ready, relay};
 
 /// How long a peer may take over the first message of a stream.
@@ -229,6 +229,10 @@ async fn answer(
         }
         Request::Changes(asked) => match node.policy.admit_peer(&peer.connection.peer()) {
             Ok(()) => sync::send(node, asked, exchange).await,
+            Err(fault) => refuse(exchange, fault).await,
+        },
+        Request::Reconcile(asked) => match node.policy.admit_peer(&peer.connection.peer()) {
+            Ok(()) => Box::pin(reconcile::answer(node, asked, exchange)).await,
             Err(fault) => refuse(exchange, fault).await,
         },
         Request::Locate(asked) => exchange.reply(directory::locate(node, &asked)).await,

@@ -284,6 +284,11 @@ impl Driver {
         self.lock().peers.wake()
     }
 
+    /// Whether this node's clock does not tell what it lacks of what a super node knows.
+    pub(crate) fn is_beyond_clock(&self, node: &NodeId) -> bool {
+        self.lock().hub.federation().is_beyond_clock(node)
+    }
+
     /// The connection to a super node, if it is linked.
     pub(crate) fn peer_connection(&self, node: &NodeId) -> Option<Connection> {
         self.lock().peers.connection(node)

@@ -92,6 +92,8 @@ pub(crate) struct SuperNode {
     examined_kib: Semaphore,
     /// Places for artifacts that are fetched from other super nodes.
     obtains: Semaphore,
+    /// Places for other super nodes that compare what they know with this one.
+    reconciles: Semaphore,
     /// What other super nodes said of who can answer.
     remembered: peers::remote::Remembered,
     /// Places for artifacts that are checked before they are sent.
@@ -142,6 +144,7 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
         waiting: Semaphore::new(ready::WAITING_MAX),
         examined_kib: Semaphore::new(publish::EXAMINED_KIB_MAX),
         obtains: Semaphore::new(peers::artifacts::OBTAINS_MAX),
+        reconciles: Semaphore::new(peers::reconcile::ANSWERS_MAX),
         remembered: peers::remote::Remembered::default(),
         checks: Semaphore::new(fetch::CHECKS_MAX),
         offences: Offences::default(),

@@ -13,7 +13,7 @@ use orb_protocol::federation::clock::Clock;
 use orb_protocol::head::SignedHead;
 use orb_protocol::id::{ArtifactHash, FunctionId, NodeId, OwnerId};
 use orb_protocol::manifest::{SignedManifest, Verified, Version};
-use orb_protocol::wire::federation::{Cursor, LogId, SignedRecord};
+use orb_protocol::wire::federation::{Cursor, ItemId, LogId, RegistryChange, SignedRecord};
 use tokio::sync::watch;
 
 use crate::store::blocking;
@@ -241,6 +241,27 @@ impl Storage {
         let database = Arc::clone(&self.database);
         let read = move || database.read(|txn| ChangeTables::missing(txn, &known, &until, from));
         blocking(read).await
+    }
+
+    /// An item for each function that is known.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn items(&self) -> Result<Vec<ItemId>, StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || database.read(ChangeTables::items)).await
+    }
+
+    /// See [`ChangeTables::wanted`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn wanted(
+        &self,
+        items: Vec<ItemId>,
+    ) -> Result<(Vec<RegistryChange>, Vec<ItemId>), StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || database.read(|txn| ChangeTables::wanted(txn, items))).await
     }
 
     /// Keeps another super node's record across restarts.

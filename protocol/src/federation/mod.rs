@@ -18,6 +18,7 @@
 //! | absent | 4 s later | (none): its hosts and its directory share are others' |
 
 pub mod clock;
+pub mod reconcile;
 pub mod record;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -48,6 +49,8 @@ pub const ABSENT_MAX_MS: u64 = 4_000;
 /// Beats in a row that show another clock, before what is missing is pulled: changes that are on their
 /// way need no help.
 pub const BEATS_DIFFERENT_MAX: u32 = 3;
+/// Changes in a log of which nothing is known, from which on it is not replayed but compared.
+pub const RECONCILED_MIN: u64 = 256;
 /// How long one pull may take before another one is begun, in milliseconds.
 pub const PULL_MAX_MS: u64 = 60_000;
 
@@ -314,6 +317,17 @@ impl Federation {
     /// What is known of all logs.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Whether this node's clock does not tell what it lacks of what a super node knows: it knows nothing of that one's
+    /// own log, or of anybody's but its own, and yet has functions that the other may have, too. So it is where
+    /// federations meet, and where a database lost its clock.
+    pub fn is_beyond_clock(&self, node: &NodeId) -> bool {
+        let cursors = self.clock.cursors();
+        let only_own = cursors.iter().all(|cursor| cursor.log == self.log);
+        let own = self.links.get(node).map(|link| link.own);
+        let is_news = own.is_some_and(|own| own.number >= RECONCILED_MIN && self.clock.get(&own.log) == 0);
+        !cursors.is_empty() && (only_own || is_news)
     }
 
     /// Super nodes whose links are up.

@@ -18,7 +18,7 @@ impl World<'_> {
                 self.network.part(number, side, fault.kind == FaultKind::OneWay);
                 self.break_crossing_links();
             }
-            FaultKind::CrashSupers | FaultKind::LoseDisks => {
+            FaultKind::CrashSupers | FaultKind::LoseDisks | FaultKind::LoseClocks => {
                 for super_node in self.some(self.supers.len(), fault.part) {
                     self.crash_super(super_node);
                 }
@@ -54,11 +54,16 @@ impl World<'_> {
     pub(super) fn on_fault_ends(&mut self, number: usize) {
         match self.scenario.faults[number].kind {
             FaultKind::Partition | FaultKind::OneWay => self.network.heal(number),
-            kind @ (FaultKind::CrashSupers | FaultKind::LoseDisks) => {
+            kind @ (FaultKind::CrashSupers | FaultKind::LoseDisks | FaultKind::LoseClocks) => {
                 let now_ms = self.now_ms();
                 for super_node in 0..self.supers.len() {
                     if !self.supers[super_node].up {
-                        self.supers[super_node].restart(now_ms, kind == FaultKind::LoseDisks);
+                        match kind {
+                            FaultKind::LoseDisks => self.supers[super_node].lose_disk(),
+                            FaultKind::LoseClocks => self.supers[super_node].lose_clock(),
+                            _ => {}
+                        }
+                        self.supers[super_node].restart(now_ms);
                         self.drain(super_node);
                         let life = self.supers[super_node].life;
                         self.after(1, Event::SuperTick(super_node, life));

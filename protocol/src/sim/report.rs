@@ -31,6 +31,10 @@ pub struct Measured {
     pub pulled: u64,
     /// See above.
     pub pulled_bytes: u64,
+    /// Pulls that began with a comparison, and its bytes.
+    pub reconciled: u64,
+    /// See above.
+    pub reconciled_bytes: u64,
     /// Artifacts that hosts fetched, and their bytes.
     pub fetches: u64,
     /// See above.

@@ -151,6 +151,8 @@ pub enum FaultKind {
     CrashSupers,
     /// The same, and they come back as they were at the start: their registries are empty.
     LoseDisks,
+    /// The same, and they come back with their functions, but without what they knew of logs.
+    LoseClocks,
     /// These hosts leave at once, and come back with what they held.
     LeaveHosts,
     /// These hosts come and go: each is away for three seconds every ten.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::network::Place;
 use crate::federation::clock::Clock;
+use crate::federation::reconcile::{self, Answerer, Asker, ReconcileError, Step};
 use crate::federation::record::{Record, VerifiedRecord};
 use crate::head::SignedHead;
 use crate::hub::Hub;
@@ -13,7 +14,7 @@ use crate::key::NodeKey;
 use crate::manifest::Verified;
 use crate::registry;
 use crate::wire::extension::Extensions;
-use crate::wire::federation::{Cursor, LogId, RegistryChange, SignedRecord};
+use crate::wire::federation::{Cursor, ItemId, LogId, RegistryChange, SignedRecord};
 
 /// What survives a crash: the tables of a super node's database.
 #[derive(Debug, Clone, Default)]
@@ -66,18 +67,30 @@ impl Super {
         self.hub.federation().record().clone()
     }
 
-    /// Starts anew, with what is on its disk or with nothing.
-    pub(super) fn restart(&mut self, now_ms: u64, lost: bool) {
-        self.life += 1;
-        if lost {
-            let members = std::mem::take(&mut self.disk.members);
-            let log = log_id(self.place, self.life);
-            self.disk = Disk {
-                log,
-                members,
-                ..Disk::default()
-            };
+    /// Its database is gone.
+    pub(super) fn lose_disk(&mut self) {
+        self.disk = Disk {
+            log: log_id(self.place, self.life),
+            members: std::mem::take(&mut self.disk.members),
+            ..Disk::default()
+        };
+    }
+
+    /// Its database has the functions only: they are numbered anew, as those of a super node that was alone.
+    pub(super) fn lose_clock(&mut self) {
+        let old = std::mem::take(&mut self.disk);
+        self.disk.log = log_id(self.place, self.life);
+        self.disk.members = old.members;
+        for (manifest, head) in old.live.values() {
+            let at = self.disk.next();
+            self.disk.join(manifest, head, at);
+            self.disk.clock.raise(at);
         }
+    }
+
+    /// Starts anew, with what is on its disk.
+    pub(super) fn restart(&mut self, now_ms: u64) {
+        self.life += 1;
         let record = sign(&self.key, self.place, self.life);
         self.hub = Hub::new(record, self.disk.log, self.disk.clock.clone());
         for (manifest, _) in self.disk.live.values() {
@@ -104,11 +117,7 @@ impl Super {
         manifest: &Arc<Verified>,
         head: &Arc<SignedHead>,
     ) -> Option<RegistryChange> {
-        let log = self.disk.log;
-        let at = Cursor {
-            log,
-            number: self.disk.clock.get(&log) + 1,
-        };
+        let at = self.disk.next();
         self.disk.join(manifest, head, at).then(|| {
             self.disk.clock.raise(at);
             change(at, manifest, head)
@@ -124,19 +133,61 @@ impl Super {
         news
     }
 
-    /// What somebody with this clock lacks, and what it knows then.
-    pub(super) fn missing(&self, known: &Clock) -> (Vec<(Cursor, FunctionId)>, Vec<Cursor>) {
+    /// What another one has that this one lacks, found out by comparing both; and the bytes that this takes.
+    pub(super) fn lacks(&self, other: &Self) -> Result<(Vec<(Cursor, FunctionId)>, u64), ReconcileError> {
+        let (mut asker, mut message) = Asker::new(self.disk.items())?;
+        let mut answerer = Answerer::new(other.disk.items())?;
+        let mut bytes = 0;
+        loop {
+            let answer = answerer.answer(&message)?;
+            bytes += (message.len() + answer.len()) as u64;
+            match asker.on_answer(&answer)? {
+                Step::Ask(next) => message = next,
+                Step::Done { wanted, .. } => {
+                    bytes += size_of_val(wanted.as_slice()) as u64;
+                    let found = wanted.iter().filter_map(|item| other.disk.find(item));
+                    return Ok((found.collect(), bytes));
+                }
+            }
+        }
+    }
+
+    /// What somebody with this clock lacks.
+    pub(super) fn missing(&self, known: &Clock) -> Vec<(Cursor, FunctionId)> {
         let mut missing = Vec::new();
         for cursor in self.disk.clock.cursors() {
             let range = (cursor.log, known.get(&cursor.log) + 1)..=(cursor.log, u64::MAX);
             let changes = self.disk.changes.range(range);
             missing.extend(changes.map(|(&(log, number), function)| (Cursor { log, number }, *function)));
         }
-        (missing, self.disk.clock.cursors())
+        missing
     }
 }
 
 impl Disk {
+    /// The place of this super node's next change in its log.
+    fn next(&self) -> Cursor {
+        Cursor {
+            log: self.log,
+            number: self.clock.get(&self.log) + 1,
+        }
+    }
+
+    fn items(&self) -> impl Iterator<Item = ItemId> {
+        self.live
+            .iter()
+            .map(|(function, (manifest, _))| reconcile::item(function, &manifest.hash()))
+    }
+
+    fn find(&self, item: &ItemId) -> Option<(Cursor, FunctionId)> {
+        let start = reconcile::function_start(item);
+        let mut least = [0; 32];
+        least[..start.len()].copy_from_slice(start);
+        let (function, _) = self.live.range(FunctionId::from_bytes(least)..).next()?;
+        let is_it = function.as_bytes().starts_with(start);
+        is_it.then_some((*self.origins.get(function)?, *function))
+    }
+
     fn join(&mut self, manifest: &Arc<Verified>, head: &Arc<SignedHead>, at: Cursor) -> bool {
         let function = manifest.function();
         let live = self.live.get(&function).map(|(live, _)| &**live);

@@ -490,7 +490,16 @@ impl<'a> World<'a> {
         };
         let life = self.supers[at].life;
         let answer = (self.supers[from].up && self.network.is_open_both_ways(at, from)).then(|| {
-            let (changes, known) = self.supers[from].missing(&self.supers[at].disk.clock);
+            let (asker, asked) = (&self.supers[at], &self.supers[from]);
+            let known = asked.disk.clock.cursors();
+            let changes = if asker.hub.federation().is_beyond_clock(&node) {
+                let (changes, bytes) = asker.lacks(asked).expect("both keep to the protocol");
+                self.measured.reconciled += 1;
+                self.measured.reconciled_bytes += bytes;
+                changes
+            } else {
+                asked.missing(&asker.disk.clock)
+            };
             let live = &self.supers[from].disk.live;
             let with = |(cursor, function): (Cursor, FunctionId)| {
                 let (manifest, head) = &live[&function];

@@ -2,7 +2,7 @@
 //!
 //! One long stream for each pair of super nodes (a *link*), opened with [`Peer`] by either side and answered with
 //! [`Peered`]; then both send [`PeerMessage`]s. What one side missed is fetched on a stream of its own with
-//! [`Changes`]; [`Locate`] asks who has hosts of a function.
+//! [`Changes`], or found out with [`Reconcile`]; [`Locate`] asks who has hosts of a function.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,11 @@ pub const REPLICAS_PAGE_MAX: usize = 500;
 /// The most cursors in one [`Changes`] message: one for each super node that ever published.
 pub const CURSORS_MAX: usize = 4_096;
 
+/// The most items in one [`Reconcile`] message.
+pub const WANTED_PAGE_MAX: usize = 4_096;
+
+/// Names a function's live manifest in a reconciliation; see [`crate::federation::reconcile::item`].
+pub type ItemId = [u8; 32];
 /// Names the log of changes that one super node began: 16 random bytes, made with its database.
 pub type LogId = [u8; 16];
 
@@ -253,6 +258,30 @@ pub struct ChangesPage {
     pub known: Vec<Cursor>,
     /// Whether there are no more.
     pub last: bool,
+    /// For what comes later.
+    pub extensions: Extensions,
+}
+
+/// Compares what both know where no clock tells, step by step on one stream: the first one is a request, further ones
+/// follow bare. Answer to one with a message: [`Reconciled`]. Answer to one without: pages of [`ChangesPage`] with
+/// what it wants, until one is the last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconcile {
+    /// See [`crate::federation::reconcile`]; empty once it is known what is wanted.
+    #[serde(with = "serde_bytes")]
+    pub message: Vec<u8>,
+    /// What is wanted then, at most [`WANTED_PAGE_MAX`].
+    pub wanted: Vec<ItemId>,
+    /// For what comes later.
+    pub extensions: Extensions,
+}
+
+/// A step of a reconciliation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciled {
+    /// See [`crate::federation::reconcile`].
+    #[serde(with = "serde_bytes")]
+    pub message: Vec<u8>,
     /// For what comes later.
     pub extensions: Extensions,
 }

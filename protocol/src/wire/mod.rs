@@ -71,6 +71,8 @@ wire_enum! {
         21 => Changes(federation::Changes),
         /// Super node to super node: who has hosts of a function.
         22 => Locate(federation::Locate),
+        /// Super node to super node: what do you have that I do not.
+        23 => Reconcile(federation::Reconcile),
     }
 }
 

@@ -23,7 +23,7 @@ use orb_protocol::wire::events::{Event, EventKind, EventPage, Events};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{
     Changes, ChangesPage, Cursor, HostRecord, Hosts, Locate, Located, Members, Order, Orders, Peer, PeerBeat,
-    PeerMessage, Peered, RegistryChange, ReplicaChange, ReplicaNews, Replicas,
+    PeerMessage, Peered, Reconcile, Reconciled, RegistryChange, ReplicaChange, ReplicaNews, Replicas,
 };
 use orb_protocol::wire::relay::{OpenRelay, RelayAccepted, RelayOffer, RelayOpened};
 use orb_protocol::wire::{Info, NodeInfo, Reply, Request};
@@ -640,6 +640,21 @@ fn federation() -> Vec<Sample> {
                 changes: vec![change],
                 known: vec![at],
                 last: true,
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "Reconcile",
+            &Reconcile {
+                message: vec![0x61, 0, 0, 2, 0],
+                wanted: vec![[11; 32]],
+                extensions: extensions(),
+            },
+        ),
+        sample(
+            "Reconciled",
+            &Reconciled {
+                message: vec![0x61],
                 extensions: extensions(),
             },
         ),

@@ -13,7 +13,8 @@ use orb_protocol::wire::directory::{
 use orb_protocol::wire::events::{Event, EventPage, Events};
 use orb_protocol::wire::extension::{CRITICAL, EXTENSIONS_MAX, Extension, Extensions};
 use orb_protocol::wire::federation::{
-    Changes, ChangesPage, Locate, Located, Peer, PeerMessage, Peered, RegistryChange, SignedRecord,
+    Changes, ChangesPage, Locate, Located, Peer, PeerMessage, Peered, Reconcile, Reconciled, RegistryChange,
+    SignedRecord,
 };
 use orb_protocol::wire::relay::{OpenRelay, RelayAccepted, RelayOffer, RelayOpened};
 use orb_protocol::wire::tagged::Tagged;
@@ -92,6 +93,8 @@ const FEDERATION: &Family = &[
     ("RegistryChange", law::<RegistryChange>),
     ("Changes", law::<Changes>),
     ("ChangesPage", law::<ChangesPage>),
+    ("Reconcile", law::<Reconcile>),
+    ("Reconciled", law::<Reconciled>),
     ("Locate", law::<Locate>),
     ("Located", law::<Located>),
     ("SignedRecord", record),

@@ -4,21 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orb_protocol::federation::clock::Clock;
+use orb_protocol::federation::reconcile::ReconcileError;
 use orb_protocol::id::NodeId;
 use orb_protocol::manifest::{ManifestError, Verified};
+use orb_protocol::quic::Connection;
 use orb_protocol::quic::frames::{FrameError, read_message_within, write_message};
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{CURSORS_MAX, Changes, ChangesPage, Cursor, RegistryChange};
 use orb_protocol::wire::{Reply, Request};
+use tokio::task::JoinSet;
 
 use super::super::connection::Exchange;
 use super::super::{SuperNode, faults};
+use super::reconcile;
 use crate::store::database::StoreError;
 use crate::store::registry::Recorded;
 
 /// How long the other side may take for the next page.
-const PAGE_MAX: Duration = Duration::from_secs(20);
+pub(super) const PAGE_MAX: Duration = Duration::from_secs(20);
 
 /// Why changes were not taken in.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +38,8 @@ pub(crate) enum SyncError {
     #[error("the head that came with a manifest is not its own")]
     Head,
     #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
@@ -48,9 +54,42 @@ pub(crate) async fn take_in(
     Ok(matches!(recorded, Recorded::Stored { .. }).then_some(manifest))
 }
 
+/// Takes in a page of changes, all of them in few commits.
+pub(super) async fn take_in_all(
+    node: &Arc<SuperNode>,
+    changes: Vec<RegistryChange>,
+) -> Result<(), SyncError> {
+    let mut tasks: JoinSet<Result<(), SyncError>> = JoinSet::new();
+    for change in changes {
+        let (node, at) = (Arc::clone(node), change.at);
+        tasks.spawn(async move {
+            if let Some(manifest) = take_in(&node, change).await? {
+                node.driver.on_stored(at, Some(&manifest));
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("taking in a change does not panic")?;
+    }
+    Ok(())
+}
+
 /// Fetches from a super node what is not known here. Returns what is known then.
 pub(crate) async fn pull(node: &Arc<SuperNode>, from: NodeId) -> Result<Vec<Cursor>, SyncError> {
     let connection = node.driver.peer_connection(&from).ok_or(SyncError::NotLinked)?;
+    let mut known = if node.driver.is_beyond_clock(&from) {
+        reconcile::ask(node, &connection).await?
+    } else {
+        replay(node, &connection).await?
+    };
+    known.truncate(CURSORS_MAX);
+    node.storage.raise(known.clone()).await?;
+    Ok(known)
+}
+
+/// Fetches what this node's clock says that it lacks.
+async fn replay(node: &Arc<SuperNode>, connection: &Connection) -> Result<Vec<Cursor>, SyncError> {
     let (mut send, mut recv) = connection.open_bi().await.map_err(FrameError::Lost)?;
     let known = node.storage.clock().await?;
     let request = Changes {
@@ -61,23 +100,16 @@ pub(crate) async fn pull(node: &Arc<SuperNode>, from: NodeId) -> Result<Vec<Curs
     let _ = send.finish();
     let reply: Reply = read_message_within(&mut recv, MESSAGE_LEN_MAX, PAGE_MAX).await?;
     let mut page: ChangesPage = reply.into_result().map_err(SyncError::Said)?;
-    let mut count = 0u64;
+    let mut count = 0;
     loop {
-        for change in page.changes {
-            count += 1;
-            let at = change.at;
-            if let Some(manifest) = take_in(node, change).await? {
-                node.driver.on_stored(at, Some(&manifest));
-            }
-        }
+        count += page.changes.len();
+        take_in_all(node, page.changes).await?;
         if page.last {
             break;
         }
         page = read_message_within(&mut recv, MESSAGE_LEN_MAX, PAGE_MAX).await?;
     }
-    page.known.truncate(CURSORS_MAX);
-    node.storage.raise(page.known.clone()).await?;
-    tracing::debug!(super_node = %from, count, "changes pulled");
+    tracing::debug!(super_node = %connection.peer(), count, "changes pulled");
     Ok(page.known)
 }
 
