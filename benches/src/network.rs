@@ -54,6 +54,26 @@ impl Network {
         Ok(network)
     }
 
+    /// Ends the super node in order and starts it again at the same address.
+    ///
+    /// # Errors
+    /// It does not end, or does not get ready.
+    pub fn restart_super(&mut self) -> Result<()> {
+        let data = self.folder.path().join("super");
+        let process = rustix::process::Pid::from_child(&self.children[0]);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM)?;
+        self.children[0].wait()?;
+        let address = data.join("address");
+        let _ = std::fs::remove_file(&address);
+        // Port 0: the one that it had.
+        let again = ["super", "--listen", "127.0.0.1:0", "--data"].map(str::to_owned);
+        self.children[0] = daemon(self.folder.path(), &again, &data)?;
+        until("the super node's address", || {
+            std::fs::read_to_string(&address).ok().filter(|a| a.contains('@'))
+        })?;
+        Ok(())
+    }
+
     /// The super node's process id.
     pub fn super_pid(&self) -> u32 {
         self.children[0].id()

@@ -19,11 +19,14 @@
 
 mod eviction;
 mod policy;
+mod replicas;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use self::policy::SeedPolicy;
+use replicas::{Replica, Replicas};
+
 use crate::id::{ArtifactHash, FunctionId};
 use crate::manifest::{Rank, Verified, Version};
 use crate::wire::control::Held;
@@ -81,25 +84,11 @@ pub enum Answer {
     CutOff,
 }
 
-#[derive(Debug)]
-struct Replica {
-    /// The newest revision known.
-    live: Verified,
-    /// The newest revision that can answer.
-    ready: Option<Verified>,
-    /// Whether `live` is being obtained.
-    wanted: bool,
-    failures: u32,
-    retry_at_ms: Option<u64>,
-    /// When it was last called, or came.
-    used_ms: u64,
-}
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct Holder {
     policy: SeedPolicy,
-    replicas: BTreeMap<FunctionId, Replica>,
+    replicas: Replicas,
     tombstones: BTreeMap<FunctionId, Rank>,
     /// Super nodes that told everything, now.
     synced: usize,
@@ -117,7 +106,7 @@ impl Holder {
     pub fn new(policy: SeedPolicy) -> Self {
         Self {
             policy,
-            replicas: BTreeMap::new(),
+            replicas: Replicas::default(),
             tombstones: BTreeMap::new(),
             synced: 0,
             cut_off_at_ms: None,
@@ -182,13 +171,15 @@ impl Holder {
             if self.is_news(&manifest) {
                 self.end(manifest);
             }
-        } else if let Some(replica) = self.replicas.get_mut(&function)
+        } else if let Some(replica) = self.replicas.get(&function)
             && manifest.rank() > replica.live.rank()
         {
             // Not assigned (yet): the old revision may answer those who know no newer one.
-            replica.live = manifest;
-            replica.wanted = false;
-            replica.retry_at_ms = None;
+            self.replicas.change(&function, |replica| {
+                replica.live = manifest;
+                replica.wanted = false;
+                replica.retry_at_ms = None;
+            });
         }
     }
 
@@ -204,54 +195,55 @@ impl Holder {
 
     /// The artifact of a version is durable, verified and prepared.
     pub fn on_obtained(&mut self, function: FunctionId, version: Version) {
-        let Some(replica) = self.replicas.get_mut(&function) else {
-            return;
-        };
-        if replica.live.version() != version {
+        let live = self.replicas.get(&function).map(|replica| replica.live.version());
+        if live != Some(version) {
             return;
         }
-        replica.wanted = false;
-        replica.failures = 0;
-        replica.used_ms = self.now_ms;
-        let old = replica.ready.replace(replica.live.clone());
+        let old = self.replicas.change(&function, |replica| {
+            replica.wanted = false;
+            replica.failures = 0;
+            replica.used_ms = self.now_ms;
+            replica.ready.replace(replica.live.clone())
+        });
         self.effects.push_back(Effect::ReportReady(function, version));
-        if let Some(artifact) = old.and_then(|old| old.publish().map(|p| p.artifact)) {
+        if let Some(artifact) = old.flatten().and_then(|old| old.publish().map(|p| p.artifact)) {
             self.remove_if_unneeded(artifact);
         }
     }
 
     /// The artifact of a version could not be obtained; it is tried again later.
     pub fn on_failed(&mut self, now_ms: u64, function: FunctionId, version: Version) {
-        let Some(replica) = self.replicas.get_mut(&function) else {
-            return;
-        };
-        if replica.live.version() != version || !replica.wanted {
+        if !self.wants(&function, version) {
             return;
         }
-        let delay = RETRY_MIN_MS
-            .saturating_mul(1 << replica.failures.min(16))
-            .min(RETRY_MAX_MS);
-        replica.failures += 1;
-        replica.retry_at_ms = Some(now_ms + delay);
+        self.replicas.change(&function, |replica| {
+            let delay = RETRY_MIN_MS
+                .saturating_mul(1 << replica.failures.min(16))
+                .min(RETRY_MAX_MS);
+            replica.failures += 1;
+            replica.retry_at_ms = Some(now_ms + delay);
+        });
     }
 
     /// A version cannot run here, however often it is tried: the sandbox does not take it.
     pub fn on_unfit(&mut self, function: FunctionId, version: Version, reason: String) {
-        if self.wants(&function, version) {
-            let live = self.replicas[&function].live.clone();
+        let replica = self.replicas.get(&function).filter(|replica| replica.wanted);
+        if let Some(live) = replica.map(|replica| replica.live.clone())
+            && live.version() == version
+        {
             self.refuse(&live, reason);
         }
     }
 
     /// The artifact of a function turned out to be damaged: it must be obtained again and not be run.
     pub fn on_damaged(&mut self, function: FunctionId) {
-        if let Some(replica) = self.replicas.get_mut(&function) {
+        let again = self.replicas.change(&function, |replica| {
             replica.ready = None;
-            if !replica.wanted {
-                replica.wanted = true;
-                self.effects
-                    .push_back(Effect::Obtain(Box::new(replica.live.clone())));
-            }
+            let is_on_its_way = std::mem::replace(&mut replica.wanted, true);
+            (!is_on_its_way).then(|| replica.live.clone())
+        });
+        if let Some(live) = again.flatten() {
+            self.effects.push_back(Effect::Obtain(Box::new(live)));
         }
     }
 
@@ -274,21 +266,15 @@ impl Holder {
         self.now_ms = now_ms;
         self.evicted
             .retain(|_, at| now_ms.saturating_sub(*at) < EVICTED_FOR_MS);
-        for replica in self.replicas.values_mut() {
-            if replica.retry_at_ms.is_some_and(|at| at <= now_ms) {
-                replica.retry_at_ms = None;
-                self.effects
-                    .push_back(Effect::Obtain(Box::new(replica.live.clone())));
-            }
-        }
+        let due = self.replicas.take_due(now_ms).into_iter();
+        self.effects
+            .extend(due.map(|live| Effect::Obtain(Box::new(live))));
     }
 
     /// A call of the function is served: it is not among the least recently called.
     pub fn on_called(&mut self, now_ms: u64, function: &FunctionId) {
         self.now_ms = self.now_ms.max(now_ms);
-        if let Some(replica) = self.replicas.get_mut(function) {
-            replica.used_ms = self.now_ms;
-        }
+        self.replicas.touch(function, self.now_ms);
     }
 
     /// What to do about a call from somebody who knows of version `known`.
@@ -337,12 +323,12 @@ impl Holder {
 
     /// Whether none are.
     pub fn is_empty(&self) -> bool {
-        self.replicas.is_empty()
+        self.len() == 0
     }
 
     /// Whether a function is held or wanted, in whatever version.
     pub fn holds(&self, function: &FunctionId) -> bool {
-        self.replicas.contains_key(function)
+        self.replicas.get(function).is_some()
     }
 
     /// Whether this version is being obtained.
@@ -354,16 +340,12 @@ impl Holder {
 
     /// Whether an artifact belongs to something that is held or wanted.
     pub fn needs(&self, artifact: &ArtifactHash) -> bool {
-        self.replicas
-            .values()
-            .flat_map(|replica| [Some(&replica.live), replica.ready.as_ref()])
-            .flatten()
-            .any(|manifest| manifest.publish().is_some_and(|p| p.artifact == *artifact))
+        self.replicas.needs(artifact)
     }
 
     /// Bytes of artifacts that are held or wanted.
     pub fn disk_bytes(&self) -> u64 {
-        self.ledger(None).bytes()
+        self.replicas.ledger().bytes()
     }
 
     /// The policy.
@@ -481,17 +463,6 @@ impl Holder {
         if !self.needs(&artifact) {
             self.effects.push_back(Effect::RemoveArtifact(artifact));
         }
-    }
-}
-
-impl Replica {
-    /// The artifacts that it holds or wants, with their sizes in bytes; one that both need comes once.
-    fn artifacts(&self) -> impl Iterator<Item = (ArtifactHash, u64)> + use<> {
-        let of = |manifest: &Verified| manifest.publish().map(|p| (p.artifact, p.artifact_bytes));
-        let live = of(&self.live);
-        let ready = self.ready.as_ref().and_then(of);
-        live.into_iter()
-            .chain(ready.filter(|ready| live.map(|l| l.0) != Some(ready.0)))
     }
 }
 

@@ -187,7 +187,7 @@ impl ChangeTables {
     pub(crate) fn items(txn: &ReadTransaction) -> Result<Vec<ItemId>, TxnError> {
         let mut items = Vec::new();
         RegistryTables::all_live(txn, |manifest| {
-            items.push(item(&manifest.function(), &manifest.hash()));
+            items.push(item(&manifest));
         })?;
         Ok(items)
     }

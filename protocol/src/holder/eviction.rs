@@ -54,6 +54,11 @@ impl Ledger {
             .for_each(|&(artifact, bytes)| self.enter(artifact, bytes));
     }
 
+    /// Whether any function needs an artifact.
+    pub(super) fn has(&self, artifact: &ArtifactHash) -> bool {
+        self.entries.contains_key(artifact)
+    }
+
     /// All of them together, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

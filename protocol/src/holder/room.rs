@@ -1,18 +1,22 @@
 //! Room for what a host holds: what fits, and who goes for whom.
 
-use super::eviction::{Candidate, Goes, Ledger, plan};
-use super::{EVICTED_MAX, Effect, Holder, Replica, SeedPolicy};
+use super::eviction::{Candidate, Goes, plan};
+use super::replicas::Replica;
+use super::{EVICTED_MAX, Effect, Holder, SeedPolicy};
 use crate::id::FunctionId;
 use crate::manifest::{Publish, Verified};
 
 impl Holder {
     /// Room for further artifacts, in bytes: what is free within the budget, and what would go for them.
     pub fn disk_free_bytes(&self) -> u64 {
-        let mut ledger = self.ledger(None);
-        for candidate in self.candidates(None) {
-            ledger.let_go(&candidate);
+        let candidates = self.candidates(None);
+        let mut bytes = self.disk_bytes();
+        if !candidates.is_empty() {
+            let mut ledger = self.replicas.ledger().clone();
+            candidates.iter().for_each(|candidate| ledger.let_go(candidate));
+            bytes = ledger.bytes();
         }
-        self.policy.disk_bytes_max.saturating_sub(ledger.bytes())
+        self.policy.disk_bytes_max.saturating_sub(bytes)
     }
 
     /// Whether to hold a revision; others may have gone to make room for it.
@@ -22,17 +26,17 @@ impl Holder {
         self.policy.decide(owner, publish, 0)?;
         let function = manifest.function();
         self.make_room(&function, publish.artifact_bytes);
-        self.policy
-            .decide(owner, publish, self.ledger(Some(&function)).bytes())
+        let others = self.replicas.bytes_without(&function);
+        self.policy.decide(owner, publish, others)
     }
 
     /// Lets go of others until so many bytes fit, if that is possible at all.
     fn make_room(&mut self, function: &FunctionId, bytes: u64) {
-        let ledger = self.ledger(Some(function));
         let most = self.policy.disk_bytes_max.saturating_sub(bytes);
-        if ledger.bytes() <= most || self.evicted.contains_key(function) {
+        if self.replicas.bytes_without(function) <= most || self.evicted.contains_key(function) {
             return;
         }
+        let ledger = self.replicas.ledger_without(function);
         for candidate in plan(ledger, self.candidates(Some(function)), most) {
             self.evict(&candidate, function);
         }
@@ -46,9 +50,7 @@ impl Holder {
         ));
         match candidate.goes {
             Goes::OldBytes => {
-                if let Some(replica) = self.replicas.get_mut(&function) {
-                    replica.ready = None;
-                }
+                self.replicas.change(&function, |replica| replica.ready = None);
             }
             Goes::Superseded => drop(self.replicas.remove(&function)),
             Goes::NotCalled => {
@@ -82,18 +84,6 @@ impl Holder {
             .collect();
         candidates.sort_by_key(|candidate| (candidate.goes, candidate.used_ms));
         candidates
-    }
-
-    pub(super) fn ledger(&self, without: Option<&FunctionId>) -> Ledger {
-        let mut ledger = Ledger::default();
-        for (function, replica) in &self.replicas {
-            if Some(function) != without {
-                replica
-                    .artifacts()
-                    .for_each(|(artifact, bytes)| ledger.enter(artifact, bytes));
-            }
-        }
-        ledger
     }
 }
 

@@ -1,7 +1,7 @@
 //! What goes when the disk budget is used up.
 #![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -243,9 +243,12 @@ proptest! {
             }
             effects(&mut holder);
             // An edit has the old bytes beside the new ones until it is ready; nothing else is beyond it.
-            let old: u64 = holder.replicas.values().filter(|r| r.wanted).filter_map(|r| r.ready.as_ref())
+            let old: u64 = holder.replicas.iter().map(|(_, r)| r).filter(|r| r.wanted).filter_map(|r| r.ready.as_ref())
                 .filter_map(|ready| ready.publish().map(|p| p.artifact_bytes)).sum();
             prop_assert!(holder.disk_bytes() <= 100 + old, "{} bytes", holder.disk_bytes());
+            // What is counted along is what is there.
+            let there: BTreeMap<_, _> = holder.replicas.iter().flat_map(|(_, r)| r.artifacts()).collect();
+            prop_assert_eq!(holder.disk_bytes(), there.values().sum::<u64>());
         }
     }
 }

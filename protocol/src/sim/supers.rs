@@ -136,7 +136,7 @@ impl Super {
     /// What another one has that this one lacks, found out by comparing both; and the bytes that this takes.
     pub(super) fn lacks(&self, other: &Self) -> Result<(Vec<(Cursor, FunctionId)>, u64), ReconcileError> {
         let (mut asker, mut message) = Asker::new(self.disk.items())?;
-        let mut answerer = Answerer::new(other.disk.items())?;
+        let mut answerer = Answerer::new(&other.disk.items())?;
         let mut bytes = 0;
         loop {
             let answer = answerer.answer(&message)?;
@@ -173,10 +173,9 @@ impl Disk {
         }
     }
 
-    fn items(&self) -> impl Iterator<Item = ItemId> {
-        self.live
-            .iter()
-            .map(|(function, (manifest, _))| reconcile::item(function, &manifest.hash()))
+    fn items(&self) -> Vec<ItemId> {
+        let live = self.live.values();
+        live.map(|(manifest, _)| reconcile::item(manifest)).collect()
     }
 
     fn find(&self, item: &ItemId) -> Option<(Cursor, FunctionId)> {

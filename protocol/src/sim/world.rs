@@ -621,9 +621,10 @@ impl<'a> World<'a> {
         let (now_ms, node) = (self.now_ms(), host.node);
         let rtt_us = 2 * self.network.latency(host.place, site);
         let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX);
-        let held = host.holder.held();
+        let registers = matches!(said, Said::Register);
+        let held = registers.then(|| host.holder.held()).unwrap_or_default();
         let hub = &mut self.supers[site].hub;
-        if !matches!(said, Said::Register) && !hub.coordinator().is_here(&node) {
+        if !registers && !hub.coordinator().is_here(&node) {
             // A connection that the super node does not know is reset.
             let delay = self.network.latency(site, host.place);
             return self.after(delay, Event::SessionLost(number, session));

@@ -127,7 +127,7 @@ pub(crate) async fn answer(
             let answered = blocking(move || {
                 let mut sets = match (sets, begin) {
                     (Some(sets), _) => sets,
-                    (None, begin) => Answerer::new(begin.unwrap_or_default())?,
+                    (None, begin) => Answerer::new(&begin.unwrap_or_default())?,
                 };
                 let answer = sets.answer(&message)?;
                 Ok::<_, SyncError>((sets, answer))

@@ -37,7 +37,6 @@ fn cursor(number: u64) -> Cursor {
 }
 
 fn items(manifests: &[Verified]) -> Vec<ItemId> {
-    let item = |manifest: &Verified| item(&manifest.function(), &manifest.hash());
     manifests.iter().map(item).collect()
 }
 
@@ -91,7 +90,7 @@ async fn where_no_clock_tells_only_what_differs_is_fetched() {
     let Request::Reconcile(mut asked) = asked else {
         panic!("{asked:?}")
     };
-    let mut answerer = Answerer::new(items(&all)).unwrap();
+    let mut answerer = Answerer::new(&items(&all)).unwrap();
     let mut first = true;
     while !asked.message.is_empty() {
         let message = answerer.answer(&asked.message).unwrap();
