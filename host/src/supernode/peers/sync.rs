@@ -68,6 +68,7 @@ pub(crate) async fn pull(node: &Arc<SuperNode>, from: NodeId) -> Result<Vec<Curs
             let at = change.at;
             if let Some(manifest) = take_in(node, change).await? {
                 node.driver.on_stored(at, Some(&manifest));
+                node.beyond.on_changed(manifest.function());
             }
         }
         if page.last {
