@@ -336,3 +336,32 @@ fn without_the_setting_there_is_no_socket_for_it() {
     assert_eq!(with.super_node.udp_ports().len(), 2);
     assert_eq!(without.super_node.udp_ports().len(), 1);
 }
+
+#[test]
+fn what_was_there_before_is_published_in_the_first_round() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("super.toml");
+    std::fs::write(&file, "discovery = \"off\"\n").unwrap();
+    let mut network = Network::start_with(1, &["--config", file.to_str().unwrap()], &[]);
+    let owner = network.user();
+    let key: OwnerId = owner.owner().parse().unwrap();
+    let names = ["one", "two", "three"];
+    for name in names {
+        Project::wasm(name, &guest::say(name)).deploy(&owner);
+    }
+    assert_eq!(network.super_node.udp_ports().len(), 1);
+    network.super_node.stop();
+    let nodes = &world.testnet.bootstrap;
+    let settings = format!("discovery = \"mainline\"\ndht_bootstrap = {nodes:?}\n");
+    std::fs::write(&file, settings).unwrap();
+    network.restart_super();
+    for name in names {
+        world.wait_until_head(&key, name, 1);
+        world.wait_until_announced(&function(&key, name), port_of(&network));
+        eventually("its host is back", || {
+            let ended = world.stranger().run(["call", &format!("{key}/{name}"), "null"]);
+            (ended.code == 0).then(|| assert_eq!(ended.text(), name))
+        });
+    }
+}
