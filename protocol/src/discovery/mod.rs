@@ -2,7 +2,7 @@
 //!
 //! Here is what is decided, without the DHT: under which [`info_hash`] super nodes announce themselves
 //! (BEP 5), which of the addresses that come back are tried ([`candidates`]), whether a super node that was
-//! found is up to date ([`freshness`]), and what a super node publishes when ([`schedule`]). The heads that
+//! found is up to date ([mod@freshness]), and what a super node publishes when ([`schedule`]). The heads that
 //! are published beside the announcements are in [`head`](crate::head) (BEP 44).
 
 pub mod candidates;

@@ -2,7 +2,7 @@
 //!
 //! - [`publish`]: owners' heads, and that this super node serves their functions, again before it expires.
 //! - [`meet`]: super nodes that link with everybody find each other.
-//! - [`resolve`]: a function that nobody in this federation knows is looked for, for a client.
+//! - [mod@resolve]: a function that nobody in this federation knows is looked for, for a client.
 //!
 //! Without the setting no socket is opened, and nothing here runs.
 
