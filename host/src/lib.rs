@@ -5,6 +5,7 @@
 //! - [`builder`]: source to Wasm.
 //! - [`demo`]: a small network in child processes, put through the main job.
 //! - [`output`], [`failure`]: what commands print, and how they fail.
+//! - [`discovery`]: BitTorrent's Mainline DHT, where functions are found whose super node nobody named.
 //! - [`executor`]: the processes that run guests.
 //! - [`event_document`]: an event as programs read it.
 //! - [`counters`]: what peers did that they should not have, for the log.
@@ -22,6 +23,7 @@ mod cli;
 mod config;
 mod counters;
 mod demo;
+mod discovery;
 mod event_document;
 pub mod executor;
 mod failure;

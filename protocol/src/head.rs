@@ -50,6 +50,40 @@ impl SignedHead {
         value(self.version, &self.manifest)
     }
 
+    /// The 48 bytes within `v`, for those who do the bencoding themselves.
+    pub fn payload(&self) -> [u8; VALUE_LEN] {
+        payload(self.version, &self.manifest)
+    }
+
+    /// Reads an item that somebody found, and checks that `owner` signed it for `name`.
+    ///
+    /// # Errors
+    /// [`BadSignature`], also for what the owner signed and is no head.
+    pub fn from_item(
+        owner: &OwnerId,
+        name: &Name,
+        seq_found: i64,
+        payload: &[u8],
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> Result<Self, BadSignature> {
+        let payload: &[u8; VALUE_LEN] = payload.try_into().map_err(|_| BadSignature)?;
+        let (generation, rest) = payload.split_first_chunk().ok_or(BadSignature)?;
+        let (revision, manifest) = rest.split_first_chunk().ok_or(BadSignature)?;
+        let head = Self {
+            version: Version {
+                generation: u64::from_be_bytes(*generation),
+                revision: u64::from_be_bytes(*revision),
+            },
+            manifest: ManifestHash::from_bytes(manifest.try_into().map_err(|_| BadSignature)?),
+            signature: signature.to_vec(),
+        };
+        if seq(head.version) != Some(seq_found) {
+            return Err(BadSignature);
+        }
+        head.verify(owner, name)?;
+        Ok(head)
+    }
+
     /// Checks that `owner` signed this head for `name`.
     ///
     /// # Errors
@@ -75,10 +109,16 @@ impl SignedHead {
 
 fn value(version: Version, manifest: &ManifestHash) -> Vec<u8> {
     let mut value = format!("{VALUE_LEN}:").into_bytes();
-    value.extend_from_slice(&version.generation.to_be_bytes());
-    value.extend_from_slice(&version.revision.to_be_bytes());
-    value.extend_from_slice(manifest.as_bytes());
+    value.extend_from_slice(&payload(version, manifest));
     value
+}
+
+fn payload(version: Version, manifest: &ManifestHash) -> [u8; VALUE_LEN] {
+    let mut payload = [0; VALUE_LEN];
+    payload[..8].copy_from_slice(&version.generation.to_be_bytes());
+    payload[8..16].copy_from_slice(&version.revision.to_be_bytes());
+    payload[16..].copy_from_slice(manifest.as_bytes());
+    payload
 }
 
 /// What BEP 44 has signed: the bencoded salt, seq and v, without the dictionary around them.
@@ -117,6 +157,30 @@ mod tests {
             .verify(&key.id(), &"a".parse().unwrap())
             .is_err()
         );
+    }
+
+    #[test]
+    fn what_is_put_is_what_is_found() {
+        let key = OwnerKey::from_seed([1; 32]);
+        let (owner, name) = (key.id(), "a".parse().unwrap());
+        let head = SignedHead::sign(&key, &manifest(&key, "a", 3, 2, publish(0)));
+        let (seq, payload) = (seq(head.version).unwrap(), head.payload());
+        let signature: [u8; SIGNATURE_LEN] = head.signature.as_slice().try_into().unwrap();
+        assert_eq!(head.value(), [b"48:".as_slice(), &payload].concat());
+        let found =
+            |seq, payload: &[u8], signature| SignedHead::from_item(&owner, &name, seq, payload, signature);
+        assert_eq!(found(seq, &payload, &signature).as_ref(), Ok(&head));
+        let mut newer = payload;
+        newer[15] += 1;
+        let forged = [
+            found(seq + 1, &payload, &signature),
+            found(seq + 1, &newer, &signature),
+            found(seq, &newer, &signature),
+            found(seq, &payload[1..], &signature),
+            found(seq, &payload, &[1; SIGNATURE_LEN]),
+            SignedHead::from_item(&owner, &"b".parse().unwrap(), seq, &payload, &signature),
+        ];
+        assert!(forged.iter().all(Result::is_err), "{forged:?}");
     }
 
     #[test]

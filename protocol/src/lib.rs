@@ -9,6 +9,7 @@
 //! - [`coordinator`], [`holder`]: the two daemons' decisions as state machines: time and events come
 //!   in, effects go out as data.
 //! - [`federation`]: super nodes among themselves, as a state machine; [`hub`] joins it with the coordinator.
+//! - [`discovery`]: functions beyond one federation, by way of BitTorrent's Mainline DHT.
 //! - [`relay`]: the packet relay's header and session table.
 //! - [`shares`]: who has to give way when all of something is taken.
 //! - `quic` and `client` (feature `quic`): the endpoint, and the Rust SDK.
@@ -16,6 +17,7 @@
 //! Everything outside the feature `quic` is pure: no clock, no sockets, no ambient randomness.
 
 pub mod coordinator;
+pub mod discovery;
 pub mod fault;
 pub mod federation;
 pub mod head;

@@ -17,6 +17,7 @@ mod half_upload;
 mod javascript;
 mod kills;
 mod life_cycle;
+mod mainline;
 mod monsters;
 mod overload;
 mod peers;

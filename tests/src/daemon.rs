@@ -165,12 +165,21 @@ impl Daemon {
         kill_process(pid.expect("a process id is positive"), signal).expect("a child can be signalled");
     }
 
-    /// The UDP port that it has bound.
+    /// The UDP port that it has bound; the first if there are several.
     ///
     /// # Panics
     /// If it has bound none.
     #[track_caller]
     pub fn udp_port(&self) -> u16 {
+        let ports = self.udp_ports();
+        *ports
+            .first()
+            .unwrap_or_else(|| panic!("{} has a UDP socket", self.name))
+    }
+
+    /// All UDP ports that it has bound.
+    #[track_caller]
+    pub fn udp_ports(&self) -> Vec<u16> {
         let process = PathBuf::from(format!("/proc/{}", self.pid()));
         let sockets: Vec<String> = fs::read_dir(process.join("fd"))
             .expect("a child's descriptors can be listed")
@@ -189,7 +198,7 @@ impl Daemon {
             .into_iter()
             .filter_map(|table| fs::read_to_string(process.join(table)).ok())
             .flat_map(|table| table.lines().map(str::to_owned).collect::<Vec<_>>())
-            .find_map(|line| {
+            .filter_map(|line| {
                 let columns: Vec<&str> = line.split_whitespace().collect();
                 let own = sockets
                     .iter()
@@ -197,7 +206,7 @@ impl Daemon {
                 let (_, port) = columns.get(1).filter(|_| own)?.rsplit_once(':')?;
                 u16::from_str_radix(port, 16).ok()
             })
-            .unwrap_or_else(|| panic!("{} has a UDP socket", self.name))
+            .collect()
     }
 
     /// The process's view of the file system: it may have mounts of its own.

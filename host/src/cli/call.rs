@@ -180,7 +180,7 @@ pub(crate) async fn prepare(
     target: &Target,
     input: Option<Bytes>,
 ) -> Result<(Client, Bytes), Failure> {
-    let client = context.connect().await?;
+    let client = context.connect_for(target).await?;
     let resolution = client
         .resolve(target.id)
         .await

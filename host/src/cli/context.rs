@@ -1,12 +1,17 @@
 //! What a command works with: where to print, whose keys, which super nodes.
 
-use std::sync::OnceLock;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Args;
 use orb_protocol::client::{Client, SuperAddr};
 
 use super::Globals;
+use super::function::Target;
+use crate::config::MainlineConfig;
+use crate::discovery::find::Wanted;
+use crate::discovery::{Dht, FindError, Finder};
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::local_sandbox::LocalSandbox;
@@ -60,19 +65,46 @@ impl Context {
     /// # Errors
     /// When none is named, or `config.toml` is wrong.
     pub(crate) fn supers(&self) -> Result<Vec<SuperAddr>, Failure> {
-        let settings = self.home.settings()?;
-        let mut supers = self.globals.supers()?;
-        if supers.is_empty() {
-            supers = settings.supers;
-        }
+        let supers = self.named_supers()?;
         if !supers.is_empty() {
             return Ok(supers);
         }
         let file = self.home.folder().join("config.toml");
-        Err(Failure::usage("no super node is named").help(format!(
+        let name = format!(
             "name one with --super NODEID@HOST:PORT, in ORB_SUPER, or as `super = [\"…\"]` in {}",
             file.display()
-        )))
+        );
+        let help = match self.mainline() {
+            Ok(Some(_)) => format!("{name}; the DHT is only asked for a function that is there already"),
+            _ => name,
+        };
+        Err(Failure::usage("no super node is named").help(help))
+    }
+
+    fn named_supers(&self) -> Result<Vec<SuperAddr>, Failure> {
+        let settings = self.home.settings()?;
+        let supers = self.globals.supers()?;
+        Ok(if supers.is_empty() {
+            settings.supers
+        } else {
+            supers
+        })
+    }
+
+    /// Whether no super node is named, and the DHT is to name one.
+    pub(crate) fn is_left_to_the_dht(&self) -> bool {
+        let none_named = self.named_supers().is_ok_and(|supers| supers.is_empty());
+        none_named && matches!(self.mainline(), Ok(Some(_)))
+    }
+
+    /// The DHT to look in for functions, if somebody wishes it: flag or environment before `config.toml`.
+    ///
+    /// # Errors
+    /// When a setting is wrong.
+    pub(crate) fn mainline(&self) -> Result<Option<MainlineConfig>, Failure> {
+        let settings = self.home.settings()?;
+        let flags = &self.globals.discovery;
+        flags.over(settings.discovery, &settings.dht_bootstrap)
     }
 
     /// Connects to the first super node that answers.
@@ -84,6 +116,31 @@ impl Context {
     /// When no super node is named or can be reached.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         self.connect_to_publish(&InviteArgs::default()).await
+    }
+
+    /// Connects to somebody who knows a function: a super node that is named, or else one that the DHT names.
+    ///
+    /// # Errors
+    /// As [`Context::connect`], and when the DHT names nobody who can be used.
+    pub(crate) async fn connect_for(&self, target: &Target) -> Result<Client, Failure> {
+        let Some(config) = self.mainline()?.filter(|_| self.is_left_to_the_dht()) else {
+            return self.connect().await;
+        };
+        let owner_key = self.home.owner_key()?;
+        let find = async {
+            let dht = Dht::start(&config, Ipv4Addr::UNSPECIFIED, Arc::default()).await?;
+            let finder = Finder::new(&dht, Some(owner_key))?;
+            let wanted = Wanted {
+                function: target.id,
+                named: Some((&target.owner, &target.name)),
+            };
+            finder.find(wanted).await
+        };
+        let found = find
+            .await
+            .map_err(|error: FindError| target.failure(error.fault(&target.shown)))?;
+        tracing::debug!(address = %found.address, "found in the DHT");
+        Ok(self.client.get_or_init(|| found.client).clone())
     }
 
     /// The same, showing an invitation to whoever asks for one.

@@ -99,6 +99,7 @@ impl DoctorCommand {
         checks.push(checks::aliases(context));
         checks.extend(checks::variables());
         checks.extend(checks::super_nodes(context).await);
+        checks.extend(checks::discovery(context).await);
         checks.extend(checks::sandbox(&context.sandbox));
         checks.extend(checks::walls(&context.sandbox).await);
         checks.extend(policy::checks(self.config.as_deref()));

@@ -53,7 +53,7 @@ impl InspectCommand {
     pub(crate) async fn execute(self, context: &Context) -> Result<(), Failure> {
         let target = self.function.locate_whole(&context.home)?;
         let inspection = context
-            .connect()
+            .connect_for(&target)
             .await?
             .inspect(target.id)
             .await

@@ -22,7 +22,11 @@ pub(super) fn start(daemon: bool) -> Result<(), Failure> {
         LevelFilter::ERROR
     };
     let wanted = std::env::var_os(VARIABLE).unwrap_or_default();
-    let filter = filter(&wanted.to_string_lossy(), usual)?;
+    let mut filter = filter(&wanted.to_string_lossy(), usual)?;
+    if !daemon && wanted.is_empty() {
+        // That the DHT does not answer is said by the command, with what to do about it.
+        filter = filter.with_target("mainline", LevelFilter::OFF);
+    }
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());

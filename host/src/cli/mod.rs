@@ -41,6 +41,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use orb_protocol::client::SuperAddr;
 
 use self::context::Context;
+use crate::config::DiscoveryArgs;
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -84,6 +85,8 @@ pub(crate) struct Globals {
         help_heading = "Global options"
     )]
     supers: Vec<String>,
+    #[command(flatten)]
+    discovery: DiscoveryArgs,
     /// Folder of keys, aliases and published artifacts [default: the XDG data folder `orb`]
     #[arg(
         long,
@@ -143,7 +146,7 @@ impl Command {
     async fn execute(self, globals: &Globals) -> Result<(), Failure> {
         // Daemons have keys of their own, and need no home.
         match self {
-            Self::Super(command) => return command.execute().await,
+            Self::Super(command) => return command.execute(&globals.discovery).await,
             Self::Node(command) => return command.execute(&globals.supers()?).await,
             Self::Demo(command) => return command.execute(Output::new(globals.json)).await,
             _ => {}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{self, SuperFlags, SuperLayer};
+use crate::config::{self, DiscoveryArgs, SuperFlags, SuperLayer};
 use crate::failure::Failure;
 use crate::shutdown::Shutdown;
 use crate::supernode;
@@ -29,11 +29,12 @@ pub(crate) struct SuperCommand {
 }
 
 impl SuperCommand {
-    pub(crate) async fn execute(self) -> Result<(), Failure> {
+    pub(crate) async fn execute(mut self, discovery: &DiscoveryArgs) -> Result<(), Failure> {
         let file = match &self.config {
             Some(path) => config::read(path)?,
             None => SuperLayer::default(),
         };
+        self.settings.0.discovery_flags = discovery.clone();
         let config = self.settings.0.over(file).resolve()?;
         let shutdown = Shutdown::on_signals()
             .map_err(|error| Failure::local(format!("cannot listen to signals: {error}")))?;

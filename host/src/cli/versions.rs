@@ -56,7 +56,7 @@ struct History {
 impl VersionsCommand {
     pub(crate) async fn execute(self, context: &Context) -> Result<(), Failure> {
         let target = self.function.locate_whole(&context.home)?;
-        let history = History::ask(&context.connect().await?, target.id)
+        let history = History::ask(&context.connect_for(&target).await?, target.id)
             .await
             .map_err(|error| target.failure(error.fault))?;
         let entries = history.revisions.iter().enumerate().map(|(i, revision)| Entry {

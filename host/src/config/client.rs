@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::parse_duration;
 use super::texts::parsed;
+use super::{BootstrapNode, DiscoveryMethod};
 
 /// The file, as it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -21,6 +22,12 @@ pub(crate) struct ClientFile {
     /// A call's deadline, as in `"30s"`.
     #[serde(default, deserialize_with = "duration")]
     pub(crate) timeout: Option<Duration>,
+    /// Where functions are found if no super node is named.
+    #[serde(default)]
+    pub(crate) discovery: Option<DiscoveryMethod>,
+    /// Where to begin there.
+    #[serde(default, deserialize_with = "parsed")]
+    pub(crate) dht_bootstrap: Vec<BootstrapNode>,
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -43,6 +50,11 @@ mod tests {
         let file: ClientFile = parse("config.toml", &text).unwrap();
         assert_eq!(file.supers.len(), 1);
         assert_eq!(file.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(file.discovery, None);
+        let text = "discovery = \"mainline\"\ndht_bootstrap = [\"dht.example.org:6881\"]";
+        let file: ClientFile = parse("config.toml", text).unwrap();
+        assert_eq!(file.discovery, Some(DiscoveryMethod::Mainline));
+        assert_eq!(file.dht_bootstrap.len(), 1);
         assert_eq!(
             parse::<ClientFile>("config.toml", "").unwrap(),
             ClientFile::default()
@@ -54,6 +66,11 @@ mod tests {
         for (text, says) in [
             ("supers = []", "config.toml:1: unknown key `supers`"),
             ("super = [\"nobody\"]", "NODEID@HOST:PORT"),
+            (
+                "discovery = \"dht\"",
+                "unknown variant `dht`, expected `off` or `mainline`",
+            ),
+            ("dht_bootstrap = [\"x\"]", "HOST:PORT"),
             ("\ntimeout = \"soon\"", "config.toml:2: \"soon\" is not a time"),
         ] {
             let error = parse::<ClientFile>("config.toml", text).unwrap_err().to_string();

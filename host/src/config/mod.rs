@@ -6,6 +6,7 @@
 
 mod admission;
 mod client;
+mod discovery;
 mod file;
 mod http_url;
 mod node;
@@ -18,6 +19,7 @@ mod webhook;
 
 pub(crate) use admission::Admission;
 pub(crate) use client::ClientFile;
+pub(crate) use discovery::{BootstrapNode, DiscoveryArgs, DiscoveryMethod, MainlineConfig};
 pub(crate) use file::{FileError, parse, read};
 pub(crate) use http_url::{HttpHost, HttpUrl};
 pub(crate) use node::{NodeConfig, NodeLayer, memory_share};

@@ -13,6 +13,7 @@ use super::ByteSize;
 use super::admission::{Admission, Policy, admission, overrule};
 use super::texts::{either, listen_addr, listen_addr_in_file, missing, parsed};
 use super::webhook::{Webhook, WebhookPace, checked};
+use super::{BootstrapNode, DiscoveryArgs, DiscoveryMethod, MainlineConfig};
 use crate::failure::Failure;
 
 /// A super node's settings, resolved.
@@ -32,6 +33,8 @@ pub(crate) struct SuperConfig {
     pub(crate) open_peers: bool,
     /// Where others reach this node, if not at the address that it serves at: `host:port`.
     pub(crate) public: Option<String>,
+    /// The DHT in which functions are announced and found, if there is to be one.
+    pub(crate) mainline: Option<MainlineConfig>,
     /// The most live functions of one owner.
     pub(crate) owner_functions_max: u32,
     /// The most bytes of artifacts stored for one owner.
@@ -209,6 +212,17 @@ pub(crate) struct SuperLayer {
     #[arg(skip)]
     #[serde(rename = "webhook")]
     pub(crate) webhooks: Vec<Webhook>,
+    /// Where functions are announced. As a flag it is one that every command has.
+    #[arg(skip)]
+    pub(crate) discovery: Option<DiscoveryMethod>,
+    /// Where to begin there. The same.
+    #[arg(skip)]
+    #[serde(deserialize_with = "parsed")]
+    pub(crate) dht_bootstrap: Vec<BootstrapNode>,
+    /// What flags and variables say about it.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub(crate) discovery_flags: DiscoveryArgs,
 }
 
 /// The settings that flags and variables give: what a flag says holds against all variables, as far as
@@ -282,6 +296,9 @@ impl SuperLayer {
                 .relay_node_bytes_per_second
                 .or(lower.relay_node_bytes_per_second),
             webhooks: either(self.webhooks, lower.webhooks),
+            discovery: self.discovery.or(lower.discovery),
+            dht_bootstrap: either(self.dht_bootstrap, lower.dht_bootstrap),
+            discovery_flags: self.discovery_flags,
         }
     }
 
@@ -332,6 +349,7 @@ impl SuperLayer {
             peers: self.peers,
             open_peers: self.open_peers.unwrap_or(false),
             public: self.public,
+            mainline: self.discovery_flags.over(self.discovery, &self.dht_bootstrap)?,
             // Room for every function that one person is likely to write.
             owner_functions_max: self.owner_functions_max.unwrap_or(1_000),
             owner_bytes_max: self.owner_bytes_max.map_or(1 << 30, |size| size.0),
@@ -373,6 +391,15 @@ mod tests {
         assert_eq!(config.owner_bytes_max, 5 << 20);
         assert_eq!(config.owner_functions_max, 1_000);
         assert_eq!(config.owners, Admission::Open);
+        assert_eq!(config.mainline, None, "off unless somebody turns it on");
+    }
+
+    #[test]
+    fn discovery_is_a_setting_of_the_file() {
+        let base = "listen = \"127.0.0.1:2\"\ndata = \"d\"\n";
+        let on = format!("{base}discovery = \"mainline\"\ndht_bootstrap = [\"127.0.0.1:9\"]");
+        let mainline = file(&on).resolve().unwrap().mainline.unwrap();
+        assert_eq!(mainline.bootstrap[0].port, 9);
     }
 
     #[test]

@@ -217,6 +217,21 @@ impl RegistryTables {
         Ok(functions)
     }
 
+    /// The functions that come after one in the order of their ids, at most `limit`; decommissioned ones too.
+    pub(crate) fn functions_after(
+        txn: &ReadTransaction,
+        after: Option<&FunctionId>,
+        limit: usize,
+    ) -> Result<Vec<FunctionId>, TxnError> {
+        let start = after.map_or(Vec::new(), |after| next_key(after.as_bytes()));
+        let table = txn.open_table(LIVE)?;
+        let mut functions = Vec::new();
+        for entry in table.range(start.as_slice()..)?.take(limit) {
+            functions.extend(entry?.0.value().try_into().map(FunctionId::from_bytes).ok());
+        }
+        Ok(functions)
+    }
+
     /// Gives every live manifest to `each`. Functions whose records are damaged beyond repair are
     /// reported and left out.
     pub(crate) fn all_live(txn: &ReadTransaction, mut each: impl FnMut(Verified)) -> Result<(), TxnError> {

@@ -17,7 +17,7 @@ use orb_protocol::wire::{Info, NodeInfo, undecodable};
 
 use super::connection::Peer;
 use super::peers::remote;
-use super::{SuperNode, faults};
+use super::{SuperNode, beyond, faults};
 
 /// How long the super node that places a function may take to say where its replicas are.
 const FIRST_MAX: Duration = Duration::from_secs(2);
@@ -27,7 +27,12 @@ const REPLICAS_SHOWN_MAX: usize = 256;
 /// A function's live revision, and who can answer for it.
 pub(crate) async fn resolve(node: &SuperNode, asked: &Resolve) -> Result<Resolved, Fault> {
     check(&asked.extensions)?;
-    let live = live(node, asked.function).await?;
+    let live = match live(node, asked.function).await {
+        Err(fault) if fault.kind == FaultKind::NotFound && asked.extensions.get(LOCAL).is_none() => {
+            return beyond::resolve(node, asked.function).await.ok_or(fault);
+        }
+        live => live?,
+    };
     if live.is_tombstone() {
         return Err(decommissioned(&live));
     }

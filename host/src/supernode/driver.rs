@@ -235,6 +235,11 @@ impl Driver {
         self.with_peers(|federation, now_ms| federation.on_not_reached(now_ms, node));
     }
 
+    /// Somebody who may be a super node was met: a link is tried.
+    pub(crate) fn on_met(&self, node: NodeId, address: String) {
+        self.lock().peers.dial(node, address);
+    }
+
     /// A record of another super node came.
     pub(crate) fn on_record(&self, from: Option<NodeId>, record: VerifiedRecord) {
         self.with_peers(|federation, now_ms| federation.on_record(now_ms, from, record));

@@ -8,9 +8,11 @@
 //!   carries out what it decides.
 //! - [`storage`]: registry and artifacts. [`policy`], [`limits`]: who may, and how much. [`offences`]:
 //!   what peers did that they should not have.
+//! - [`beyond`]: other federations, by way of a DHT, if that is wished for.
 //! - [`notes`], [`losses`]: what happens to hosts, on its way into the log of events. [`webhooks`]: who is
 //!   told of it without asking.
 
+mod beyond;
 mod close;
 mod connection;
 mod directory;
@@ -61,6 +63,7 @@ use crate::shutdown::Shutdown;
 use crate::store::blocking;
 use crate::store::datadir::{DataDir, Role};
 
+use beyond::Beyond;
 use driver::Driver;
 use limits::{Connections, PublishRate};
 use notes::Notes;
@@ -105,6 +108,8 @@ pub(crate) struct SuperNode {
     followers: Semaphore,
     /// Places for reads of the log of events.
     event_reads: Semaphore,
+    /// Other federations.
+    beyond: Beyond,
 }
 
 /// Runs a super node until its end is wished for.
@@ -151,6 +156,7 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
         events: Notes::default(),
         followers: Semaphore::new(events::FOLLOWERS_MAX),
         event_reads: Semaphore::new(events::READS_MAX),
+        beyond: Beyond::new(&config),
     });
     webhooks.prepare(&node).await?;
     let address = format!("{}@{address}", endpoint.node_id());
@@ -276,10 +282,12 @@ async fn serve(
     let mut peers = JoinSet::new();
     peers.spawn(peers::keeper::run(Arc::clone(node), seeds));
     webhooks.start(node, &mut peers);
+    peers.spawn(beyond::run(Arc::clone(node)));
     let counted = Arc::clone(node);
     peers.spawn(keep_reporting(node.endpoint.clone(), move || {
         let mut numbers = counted.offences.numbers();
         numbers.push(("events_dropped", counted.events.dropped.get()));
+        numbers.extend(counted.beyond.numbers());
         numbers
     }));
     peers.spawn(notes::keep_writing(Arc::clone(node)));

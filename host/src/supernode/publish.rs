@@ -348,6 +348,7 @@ fn tell(
     head: SignedHead,
     at: Option<Cursor>,
 ) -> (Vec<NodeId>, Option<String>) {
+    node.beyond.on_changed(manifest.function());
     let Some(at) = at else {
         node.driver.on_manifest(manifest);
         return node.driver.placed(&manifest.function());

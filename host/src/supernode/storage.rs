@@ -134,6 +134,32 @@ impl Storage {
         self.database.read(|txn| RegistryTables::all_live(txn, each))
     }
 
+    /// See [`RegistryTables::functions_after`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn functions(
+        &self,
+        after: Option<FunctionId>,
+        limit: usize,
+    ) -> Result<Vec<FunctionId>, StoreError> {
+        let database = Arc::clone(&self.database);
+        let read = move || database.read(|txn| RegistryTables::functions_after(txn, after.as_ref(), limit));
+        blocking(read).await
+    }
+
+    /// See [`RegistryTables::with_head`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn with_head(
+        &self,
+        function: FunctionId,
+    ) -> Result<Option<(SignedManifest, SignedHead)>, StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || database.read(|txn| RegistryTables::with_head(txn, &function))).await
+    }
+
     /// The function's live manifest: a revision or its tombstone.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ pub(crate) fn config(data: &Path) -> SuperConfig {
         peers: Vec::new(),
         open_peers: false,
         public: None,
+        mainline: None,
         owner_functions_max: 100,
         owner_bytes_max: 1 << 20,
         artifact_bytes_max: 1 << 20,

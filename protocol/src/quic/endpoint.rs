@@ -17,7 +17,7 @@ use super::path::{Path, RemoteId};
 use super::relay::RelayServer;
 use super::reset::{Cids, ResetKey};
 use super::socket::{NodeSocket, SocketStats};
-use super::tls::Identity;
+use super::tls::{Identity, peer_of};
 use crate::id::NodeId;
 use crate::wire::ALPN;
 
@@ -102,6 +102,28 @@ impl Endpoint {
     ///
     /// [`ConnectError`]; [`ConnectError::WrongPeer`] when somebody else is there.
     pub async fn connect(&self, to: NodeAddr) -> Result<Connection, ConnectError> {
+        let remote = self.direct(to)?;
+        self.dial(to.id, remote).await
+    }
+
+    /// Dials an address without knowing who is there. The handshake proves the key of whoever answers,
+    /// [`Connection::peer`] names it; whether to trust that node is for the caller to find out.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub async fn connect_to_whoever(&self, addr: SocketAddr) -> Result<Connection, ConnectError> {
+        // The table of ways wants a name; a direct address has one entry, whoever is there.
+        let nobody = NodeId::from_bytes([0; 32]);
+        let remote = self.direct(NodeAddr { id: nobody, addr })?;
+        let quinn = self.shake_hands(None, remote).await?;
+        let peer = peer_of(&quinn)
+            .ok_or_else(|| ConnectError::Handshake("the peer showed no Ed25519 key".to_owned()))?;
+        Ok(self.connected(quinn, peer))
+    }
+
+    /// The remote for a direct address.
+    fn direct(&self, to: NodeAddr) -> Result<RemoteId, ConnectError> {
         let bad = |reason| ConnectError::BadAddress {
             addr: to.addr,
             reason,
@@ -114,12 +136,10 @@ impl Endpoint {
                 "it is an IPv6 address, and this endpoint is bound to an IPv4 one",
             ));
         }
-        let remote = self
-            .0
+        self.0
             .socket
             .paths_mut(|paths, now| paths.dial(to.id, Path::Direct(to.addr), now))
-            .map_err(|full| ConnectError::Local(full.to_string()))?;
-        self.dial(to.id, remote).await
+            .map_err(|full| ConnectError::Local(full.to_string()))
     }
 
     /// Waits for the next node that wants a connection; `None` once the endpoint is closed.
@@ -200,6 +220,15 @@ impl Endpoint {
 
     /// Shakes hands with `peer` by way of a remote.
     pub(crate) async fn dial(&self, peer: NodeId, remote: RemoteId) -> Result<Connection, ConnectError> {
+        let quinn = self.shake_hands(Some(peer), remote).await?;
+        Ok(self.connected(quinn, peer))
+    }
+
+    async fn shake_hands(
+        &self,
+        peer: Option<NodeId>,
+        remote: RemoteId,
+    ) -> Result<quinn::Connection, ConnectError> {
         let (crypto, answered) = self
             .0
             .identity
@@ -208,24 +237,29 @@ impl Endpoint {
         let mut config = ClientConfig::new(crypto);
         config.transport_config(self.0.config.transport(self.0.config.keep_alive));
         // The name is not sent; quinn keeps what it remembers of servers under it.
+        let name = peer.map_or_else(|| remote.addr().ip().to_string(), |peer| peer.to_string());
         let connecting = self
             .0
             .quinn
-            .connect_with(config, remote.addr(), &peer.to_string())
+            .connect_with(config, remote.addr(), &name)
             .map_err(|error| ConnectError::from_dial(error, remote.addr()))?;
         let connected = tokio::time::timeout(self.0.config.handshake_timeout, connecting)
             .await
             .map_err(|_| ConnectError::TimedOut)?;
-        match (connected, answered.other()) {
-            (Ok(quinn), _) => Ok(Connection::new(
-                quinn,
-                peer,
-                Arc::clone(&self.0.socket),
-                Arc::clone(&self.0.keeper),
-            )),
-            (Err(_), Some(found)) => Err(ConnectError::WrongPeer { wanted: peer, found }),
-            (Err(error), None) => Err(ConnectError::from_quic(error)),
+        match (connected, peer, answered.other()) {
+            (Ok(quinn), ..) => Ok(quinn),
+            (Err(_), Some(wanted), Some(found)) => Err(ConnectError::WrongPeer { wanted, found }),
+            (Err(error), ..) => Err(ConnectError::from_quic(error)),
         }
+    }
+
+    fn connected(&self, quinn: quinn::Connection, peer: NodeId) -> Connection {
+        Connection::new(
+            quinn,
+            peer,
+            Arc::clone(&self.0.socket),
+            Arc::clone(&self.0.keeper),
+        )
     }
 }
 

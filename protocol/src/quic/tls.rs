@@ -57,8 +57,12 @@ impl Identity {
         Arc::clone(&self.server)
     }
 
-    /// For dialling `peer`; the second value tells afterwards who answered instead, if somebody did.
-    pub(crate) fn client_for(&self, peer: NodeId) -> Result<(Arc<QuicClientConfig>, Answered), TlsError> {
+    /// For dialling `peer`, or whoever is there; the second value tells afterwards who answered instead, if
+    /// somebody did.
+    pub(crate) fn client_for(
+        &self,
+        peer: Option<NodeId>,
+    ) -> Result<(Arc<QuicClientConfig>, Answered), TlsError> {
         let answered = Answered::default();
         let mut config = self.client.clone();
         config
@@ -102,7 +106,7 @@ fn client_config(
     alpn: &[u8],
 ) -> Result<rustls::ClientConfig, Error> {
     let verifier = ExpectServer {
-        wanted: NodeId::from_bytes([0; 32]),
+        wanted: Some(NodeId::from_bytes([0; 32])),
         answered: Answered::default(),
         provider: Arc::clone(provider),
     };
@@ -161,10 +165,10 @@ fn refuse_tls12() -> Error {
     PeerIncompatible::Tls12NotOffered.into()
 }
 
-/// Accepts the one server that was dialled.
+/// Accepts the one server that was dialled, or with `None` any that proves a key.
 #[derive(Debug)]
 struct ExpectServer {
-    wanted: NodeId,
+    wanted: Option<NodeId>,
     answered: Answered,
     provider: Arc<CryptoProvider>,
 }
@@ -179,7 +183,7 @@ impl ServerCertVerifier for ExpectServer {
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let found = presented(end_entity)?;
-        if found == self.wanted {
+        if self.wanted.is_none_or(|wanted| found == wanted) {
             return Ok(ServerCertVerified::assertion());
         }
         // Only reported, never trusted: it has not signed anything yet.

@@ -1,6 +1,8 @@
 //! What `orb doctor` looks at, one function each.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orb_protocol::client::{Client, SuperAddr};
@@ -9,6 +11,7 @@ use orb_protocol::wire::NodeInfo;
 use super::Check;
 use crate::cli::context::Context;
 use crate::cli::log;
+use crate::discovery::{Dht, FindError};
 use crate::executor::Wall;
 use crate::failure::Failure;
 use crate::format;
@@ -99,6 +102,8 @@ fn known_variables() -> Vec<String> {
 pub(super) async fn super_nodes(context: &Context) -> Vec<Check> {
     let supers = match context.supers() {
         Ok(supers) => supers,
+        // Then it is for the DHT to name some.
+        Err(_) if context.is_left_to_the_dht() => return Vec::new(),
         Err(failure) => return vec![Check::failed("super node", &failure)],
     };
     let mut checks = Vec::new();
@@ -110,6 +115,24 @@ pub(super) async fn super_nodes(context: &Context) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// Whether the DHT can be reached, where one is to be used.
+pub(super) async fn discovery(context: &Context) -> Option<Check> {
+    let name = "discovery";
+    let config = match context.mainline() {
+        Ok(config) => config?,
+        Err(failure) => return Some(Check::failed(name, &failure)),
+    };
+    let look = async {
+        let dht = Dht::start(&config, Ipv4Addr::UNSPECIFIED, Arc::default()).await?;
+        dht.check().await?;
+        dht.size_estimate().await
+    };
+    Some(match look.await {
+        Ok(nodes) => Check::ok(name, format!("the DHT answers; it seems to have {nodes} nodes")),
+        Err(error) => Check::failed(name, &FindError::from(error).fault("").into()),
+    })
 }
 
 async fn ask(address: &SuperAddr) -> Result<(NodeInfo, Duration), Failure> {

@@ -203,7 +203,12 @@ fn hear_records(node: &SuperNode, from: NodeId, records: Vec<SignedRecord>) {
 async fn hear_change(node: &Arc<SuperNode>, from: NodeId, change: RegistryChange) {
     let at = change.at;
     match sync::take_in(node, change).await {
-        Ok(taken) => node.driver.on_stored(at, taken.as_ref()),
+        Ok(taken) => {
+            node.driver.on_stored(at, taken.as_ref());
+            if let Some(manifest) = &taken {
+                node.beyond.on_changed(manifest.function());
+            }
+        }
         // It is pulled later.
         Err(error) => {
             node.offences.peers_unverified.add();

@@ -131,6 +131,11 @@ impl Links {
         }
     }
 
+    /// Has a link opened to a super node.
+    pub(crate) fn dial(&mut self, node: NodeId, address: String) {
+        self.leave(Todo::Dial(node, vec![address]));
+    }
+
     /// Has an artifact fetched.
     pub(crate) fn obtain(&mut self, manifest: Arc<Verified>) {
         if self.obtains < OBTAINS_MAX {

@@ -65,6 +65,7 @@ pub(super) async fn take_in_all(
         tasks.spawn(async move {
             if let Some(manifest) = take_in(&node, change).await? {
                 node.driver.on_stored(at, Some(&manifest));
+                node.beyond.on_changed(manifest.function());
             }
             Ok(())
         });

@@ -265,3 +265,19 @@ async fn a_node_that_was_killed_and_is_back_disowns_its_connections_at_once() {
     assert!(matches!(why, quinn::ConnectionError::Reset), "{why}");
     drop(after);
 }
+
+#[tokio::test]
+async fn whoever_is_at_an_address_proves_who_it_is() {
+    let (alice, bob) = (endpoint(1), endpoint(2));
+    let at = bob.local_addr().unwrap();
+    let (to_bob, to_alice) = tokio::join!(alice.connect_to_whoever(at), accept(&bob));
+    let to_bob = to_bob.unwrap();
+    assert_eq!((to_bob.peer(), to_alice.peer()), (bob.node_id(), alice.node_id()));
+    assert_eq!(to_bob.path(), PathKind::Direct);
+    stream::echo_once(&to_bob, &to_alice).await;
+    // Who is known by now is dialled by name, at the same address.
+    let (again, _) = pair(&alice, &bob).await;
+    assert_eq!(again.peer(), bob.node_id());
+    let nowhere = alice.connect_to_whoever("127.0.0.1:0".parse().unwrap()).await;
+    assert!(matches!(nowhere.unwrap_err(), ConnectError::BadAddress { .. }));
+}
