@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use host::{Host, ReplicaRecord};
 use settle::Settling;
 
-use crate::id::{EngineHash, FunctionId, NodeId, OwnerId};
+use crate::id::{ArtifactHash, EngineHash, FunctionId, NodeId, OwnerId};
 use crate::manifest::{Limits, Rank, Verified, Version};
 use crate::pause::{Pause, Turn};
 use crate::placement::{self, FailureDomain};
@@ -95,6 +95,8 @@ struct Desired {
 #[derive(Debug, Clone)]
 struct Wish {
     owner: OwnerId,
+    /// The beginning of the artifact's hash: tells rivals apart, and there is one of it for each function.
+    artifact_mark: u64,
     artifact_bytes: u64,
     limits: Limits,
     engine: Option<EngineHash>,
@@ -175,8 +177,10 @@ impl Coordinator {
             return;
         }
         let assigned = old.map(|old| old.assigned.clone()).unwrap_or_default();
+        let has_rival = old.is_some_and(|old| old.version == manifest.version());
         let wish = manifest.publish().map(|publish| Wish {
             owner: manifest.manifest().owner,
+            artifact_mark: mark(&publish.artifact),
             artifact_bytes: publish.artifact_bytes,
             limits: publish.limits,
             engine: publish.engine,
@@ -190,6 +194,9 @@ impl Coordinator {
             assigned,
         };
         self.functions.insert(function, desired);
+        if has_rival {
+            self.demote(function);
+        }
         let ready = self.records(&function).filter(|(.., record)| record.ready);
         let holders: Vec<NodeId> = ready.map(|(node, ..)| node).collect();
         self.removals.on_manifest(manifest, holders.into_iter());
@@ -205,6 +212,23 @@ impl Coordinator {
             self.assign_here(function, host);
         }
         self.notify(function);
+    }
+
+    /// Another revision with the same number counts now: what hosts have of the old one is worth no more than
+    /// the revision before, and they are told of the new one.
+    fn demote(&mut self, function: FunctionId) {
+        let Some(version) = self.functions.get(&function).map(|desired| desired.version) else {
+            return;
+        };
+        for record in self
+            .replicas
+            .get_mut(&function)
+            .into_iter()
+            .flat_map(BTreeMap::values_mut)
+        {
+            record.version = record.version.min(before(version));
+            record.told = None;
+        }
     }
 
     /// Tells hosts here of a function that others hold, or that they hold without having to.
@@ -309,11 +333,11 @@ impl Coordinator {
         self.removals.on_holding(node, held, last);
         for held in held {
             let known = self.functions.get(&held.function);
-            if known.is_some_and(|desired| desired.version != held.version || desired.wish.is_none()) {
+            if known.is_some_and(|desired| !desired.is_held(held)) {
                 self.effects.push_back(Effect::Notify(node, held.function));
             }
             if let Some(desired) = known.filter(|desired| desired.wish.is_some()) {
-                let version = desired.believable(held.version);
+                let version = desired.worth(held);
                 self.record(node, held.function, version, held.ready);
             }
         }
@@ -601,6 +625,37 @@ impl Desired {
     /// claims the last revision of all would pass for ready after every edit, without having been told.
     fn believable(&self, claimed: Version) -> Version {
         claimed.min(self.version)
+    }
+
+    /// Whether a host holds the very revision that is live.
+    fn is_held(&self, held: &Held) -> bool {
+        let wish = self.wish.as_ref();
+        self.version == held.version && wish.is_some_and(|wish| wish.artifact_mark == mark(&held.artifact))
+    }
+
+    /// The version that a host holds for what it holds, see [`Desired::believable`]. A rival of the live
+    /// revision counts for the one before.
+    fn worth(&self, held: &Held) -> Version {
+        match self.believable(held.version) {
+            version if version == self.version && !self.is_held(held) && held.version == version => {
+                before(version)
+            }
+            version => version,
+        }
+    }
+}
+
+fn mark(artifact: &ArtifactHash) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&artifact.as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+/// The version before, in the same life.
+fn before(version: Version) -> Version {
+    Version {
+        revision: version.revision.saturating_sub(1),
+        ..version
     }
 }
 

@@ -202,12 +202,13 @@ impl Holder {
         self.effects.push_back(Effect::ReportDropped(function));
     }
 
-    /// The artifact of a version is durable, verified and prepared.
-    pub fn on_obtained(&mut self, function: FunctionId, version: Version) {
+    /// A revision's artifact is durable, verified and prepared.
+    pub fn on_obtained(&mut self, manifest: &Verified) {
+        let (function, version) = (manifest.function(), manifest.version());
         let Some(replica) = self.replicas.get_mut(&function) else {
             return;
         };
-        if replica.live.version() != version {
+        if replica.live.rank() != manifest.rank() {
             return;
         }
         replica.wanted = false;
@@ -220,12 +221,12 @@ impl Holder {
         }
     }
 
-    /// The artifact of a version could not be obtained; it is tried again later.
-    pub fn on_failed(&mut self, now_ms: u64, function: FunctionId, version: Version) {
-        let Some(replica) = self.replicas.get_mut(&function) else {
+    /// A revision's artifact could not be obtained; it is tried again later.
+    pub fn on_failed(&mut self, now_ms: u64, manifest: &Verified) {
+        let Some(replica) = self.replicas.get_mut(&manifest.function()) else {
             return;
         };
-        if replica.live.version() != version || !replica.wanted {
+        if replica.live.rank() != manifest.rank() || !replica.wanted {
             return;
         }
         let delay = RETRY_MIN_MS
@@ -235,11 +236,10 @@ impl Holder {
         replica.retry_at_ms = Some(now_ms + delay);
     }
 
-    /// A version cannot run here, however often it is tried: the sandbox does not take it.
-    pub fn on_unfit(&mut self, function: FunctionId, version: Version, reason: String) {
-        if self.wants(&function, version) {
-            let live = self.replicas[&function].live.clone();
-            self.refuse(&live, reason);
+    /// A revision cannot run here, however often it is tried: the sandbox does not take it.
+    pub fn on_unfit(&mut self, manifest: &Verified, reason: String) {
+        if self.wants(manifest) {
+            self.refuse(manifest, reason);
         }
     }
 
@@ -345,11 +345,11 @@ impl Holder {
         self.replicas.contains_key(function)
     }
 
-    /// Whether this version is being obtained.
-    pub fn wants(&self, function: &FunctionId, version: Version) -> bool {
+    /// Whether this revision is being obtained, and not a rival that has its number.
+    pub fn wants(&self, manifest: &Verified) -> bool {
         self.replicas
-            .get(function)
-            .is_some_and(|replica| replica.wanted && replica.live.version() == version)
+            .get(&manifest.function())
+            .is_some_and(|replica| replica.wanted && replica.live.rank() == manifest.rank())
     }
 
     /// Whether an artifact belongs to something that is held or wanted.
@@ -403,10 +403,10 @@ impl Holder {
 
     fn want(&mut self, manifest: Verified) {
         let function = manifest.function();
-        // A new life of the function does not answer with the bytes of an older one.
         let old = self.replicas.remove(&function);
         let used_ms = old.as_ref().map_or(self.now_ms, |old| old.used_ms);
-        let ready = old.and_then(|old| old.ready);
+        let ready = old.as_ref().and_then(|old| old.ready.clone());
+        // A new life of the function does not answer with the bytes of an older one.
         let ready = ready.filter(|r| r.version().generation == manifest.version().generation);
         self.effects.push_back(Effect::Obtain(Box::new(manifest.clone())));
         let replica = Replica {
@@ -418,6 +418,9 @@ impl Holder {
             used_ms,
         };
         self.replicas.insert(function, replica);
+        if let Some(old) = old {
+            self.remove_unneeded(&old);
+        }
     }
 
     fn refuse(&mut self, manifest: &Verified, reason: String) {
