@@ -31,7 +31,7 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use desired::{Desired, TermsInUse};
+use desired::{Desired, TermsInUse, before};
 use host::{Host, ReplicaRecord};
 use settle::Settling;
 
@@ -157,7 +157,10 @@ impl Coordinator {
         if old.as_ref().is_some_and(|old| old.covers(manifest)) {
             return;
         }
-        let (assigned, terms) = match old {
+        let has_rival = old
+            .as_ref()
+            .is_some_and(|old| old.version() == manifest.version());
+        let (assigned, wish) = match old {
             Some(old) => (std::mem::take(&mut old.assigned), old.wish.take()),
             None => (Vec::new(), None),
         };
@@ -168,8 +171,11 @@ impl Coordinator {
             self.mine.insert(function);
         }
         self.functions.insert(function, desired);
-        if let Some(old) = terms {
+        if let Some(old) = wish {
             self.terms.let_go(&old.terms);
+        }
+        if has_rival {
+            self.demote(function);
         }
         let ready = self.records(&function).filter(|(.., record)| record.ready);
         let holders: Vec<NodeId> = ready.map(|(node, ..)| node).collect();
@@ -186,6 +192,23 @@ impl Coordinator {
             self.assign_here(function, host);
         }
         self.notify(function);
+    }
+
+    /// Another revision with the same number counts now: what hosts have of the old one is worth no more than
+    /// the revision before, and they are told of the new one.
+    fn demote(&mut self, function: FunctionId) {
+        let Some(version) = self.functions.get(&function).map(Desired::version) else {
+            return;
+        };
+        for record in self
+            .replicas
+            .get_mut(&function)
+            .into_iter()
+            .flat_map(BTreeMap::values_mut)
+        {
+            record.version = record.version.min(before(version));
+            record.told = None;
+        }
     }
 
     /// Tells hosts here of a function that others hold, or that they hold without having to.
@@ -290,11 +313,11 @@ impl Coordinator {
         self.removals.on_holding(node, held, last);
         for held in held {
             let known = self.functions.get(&held.function);
-            if known.is_some_and(|desired| desired.version() != held.version || desired.wish.is_none()) {
+            if known.is_some_and(|desired| !desired.is_held(held)) {
                 self.effects.push_back(Effect::Notify(node, held.function));
             }
             if let Some(desired) = known.filter(|desired| desired.wish.is_some()) {
-                let version = desired.believable(held.version);
+                let version = desired.worth(held);
                 self.record(node, held.function, version, held.ready);
             }
         }

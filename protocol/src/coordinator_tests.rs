@@ -197,6 +197,74 @@ fn during_an_edit_the_old_revision_answers_and_the_new_one_comes_first() {
     assert_eq!(route.len(), 3);
 }
 
+/// Two revisions of one number, the one that wins last.
+fn rivals() -> (Verified, Verified) {
+    let of = |artifact| manifest(&OwnerKey::from_seed([1; 32]), "a", 0, 2, publish(artifact));
+    let (one, other) = (of(1), of(2));
+    if one.rank() < other.rank() {
+        (one, other)
+    } else {
+        (other, one)
+    }
+}
+
+#[test]
+fn hosts_of_a_revision_that_lost_are_told_of_the_one_that_has_its_number_and_answer_meanwhile() {
+    let (mut coordinator, function) = settled(&[1, 2, 3]);
+    let (loser, winner) = rivals();
+    coordinator.on_manifest(&loser);
+    for host in [1, 2, 3] {
+        coordinator.on_ready(0, node(host), function, loser.version());
+    }
+    effects(&mut coordinator);
+    coordinator.on_manifest(&winner);
+    let told = effects(&mut coordinator);
+    for host in [1, 2, 3] {
+        assert!(told.contains(&Effect::Assign(node(host), function)), "{told:?}");
+    }
+    assert_eq!(routed(&coordinator, 0, &function).len(), 3);
+    assert!(
+        coordinator
+            .ready_report(&function, winner.version())
+            .ready
+            .is_empty()
+    );
+    coordinator.on_ready(0, node(2), function, winner.version());
+    assert_eq!(
+        coordinator.ready_report(&function, winner.version()).ready,
+        [node(2)]
+    );
+    assert_eq!(coordinator.route(0, &function)[0].node, node(2));
+}
+
+#[test]
+fn a_host_that_comes_back_with_a_revision_that_lost_is_told_of_the_one_that_has_its_number() {
+    let (mut coordinator, function) = settled(&[1, 2]);
+    let (loser, winner) = rivals();
+    coordinator.on_manifest(&winner);
+    for host in [1, 2] {
+        coordinator.on_ready(0, node(host), function, winner.version());
+    }
+    effects(&mut coordinator);
+    for (manifest, is_told) in [(&winner, false), (&loser, true)] {
+        let held = Held {
+            function,
+            version: manifest.version(),
+            artifact: manifest.publish().unwrap().artifact,
+            ready: true,
+        };
+        join(&mut coordinator, 1, &[held]);
+        let told = effects(&mut coordinator);
+        assert_eq!(
+            told.contains(&Effect::Assign(node(1), function)),
+            is_told,
+            "{told:?}"
+        );
+        let ready = coordinator.ready_report(&function, winner.version()).ready;
+        assert_eq!(ready.contains(&node(1)), !is_told);
+    }
+}
+
 #[test]
 fn a_version_that_nobody_signed_is_not_believed() {
     let made_up = Version {

@@ -193,10 +193,11 @@ impl Holder {
         self.effects.push_back(Effect::ReportDropped(function));
     }
 
-    /// The artifact of a version is durable, verified and prepared.
-    pub fn on_obtained(&mut self, function: FunctionId, version: Version) {
-        let live = self.replicas.get(&function).map(|replica| replica.live.version());
-        if live != Some(version) {
+    /// A revision's artifact is durable, verified and prepared.
+    pub fn on_obtained(&mut self, manifest: &Verified) {
+        let (function, version) = (manifest.function(), manifest.version());
+        let live = self.replicas.get(&function).map(|replica| replica.live.rank());
+        if live != Some(manifest.rank()) {
             return;
         }
         let old = self.replicas.change(&function, |replica| {
@@ -211,12 +212,12 @@ impl Holder {
         }
     }
 
-    /// The artifact of a version could not be obtained; it is tried again later.
-    pub fn on_failed(&mut self, now_ms: u64, function: FunctionId, version: Version) {
-        if !self.wants(&function, version) {
+    /// A revision's artifact could not be obtained; it is tried again later.
+    pub fn on_failed(&mut self, now_ms: u64, manifest: &Verified) {
+        if !self.wants(manifest) {
             return;
         }
-        self.replicas.change(&function, |replica| {
+        self.replicas.change(&manifest.function(), |replica| {
             let delay = RETRY_MIN_MS
                 .saturating_mul(1 << replica.failures.min(16))
                 .min(RETRY_MAX_MS);
@@ -225,13 +226,10 @@ impl Holder {
         });
     }
 
-    /// A version cannot run here, however often it is tried: the sandbox does not take it.
-    pub fn on_unfit(&mut self, function: FunctionId, version: Version, reason: String) {
-        let replica = self.replicas.get(&function).filter(|replica| replica.wanted);
-        if let Some(live) = replica.map(|replica| replica.live.clone())
-            && live.version() == version
-        {
-            self.refuse(&live, reason);
+    /// A revision cannot run here, however often it is tried: the sandbox does not take it.
+    pub fn on_unfit(&mut self, manifest: &Verified, reason: String) {
+        if self.wants(manifest) {
+            self.refuse(manifest, reason);
         }
     }
 
@@ -331,11 +329,11 @@ impl Holder {
         self.replicas.get(function).is_some()
     }
 
-    /// Whether this version is being obtained.
-    pub fn wants(&self, function: &FunctionId, version: Version) -> bool {
+    /// Whether this revision is being obtained, and not a rival that has its number.
+    pub fn wants(&self, manifest: &Verified) -> bool {
         self.replicas
-            .get(function)
-            .is_some_and(|replica| replica.wanted && replica.live.version() == version)
+            .get(&manifest.function())
+            .is_some_and(|replica| replica.wanted && replica.live.rank() == manifest.rank())
     }
 
     /// Whether an artifact belongs to something that is held or wanted.
@@ -385,10 +383,10 @@ impl Holder {
 
     fn want(&mut self, manifest: Verified) {
         let function = manifest.function();
-        // A new life of the function does not answer with the bytes of an older one.
         let old = self.replicas.remove(&function);
         let used_ms = old.as_ref().map_or(self.now_ms, |old| old.used_ms);
-        let ready = old.and_then(|old| old.ready);
+        let ready = old.as_ref().and_then(|old| old.ready.clone());
+        // A new life of the function does not answer with the bytes of an older one.
         let ready = ready.filter(|r| r.version().generation == manifest.version().generation);
         self.effects.push_back(Effect::Obtain(Box::new(manifest.clone())));
         let replica = Replica {
@@ -400,6 +398,9 @@ impl Holder {
             used_ms,
         };
         self.replicas.insert(function, replica);
+        if let Some(old) = old {
+            self.remove_unneeded(&old);
+        }
     }
 
     fn refuse(&mut self, manifest: &Verified, reason: String) {

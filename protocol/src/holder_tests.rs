@@ -54,9 +54,50 @@ fn ready() -> (Holder, Verified) {
     let (mut holder, first) = (Holder::new(policy()), revision(1));
     holder.on_synced();
     holder.on_assign(first.clone());
-    holder.on_obtained(first.function(), first.version());
+    holder.on_obtained(&first);
     effects(&mut holder);
     (holder, first)
+}
+
+#[test]
+fn what_was_obtained_for_a_revision_that_lost_is_not_taken_for_the_one_that_has_its_number() {
+    let (mut holder, first) = ready();
+    let of = |artifact| manifest(&OwnerKey::from_seed([1; 32]), "a", 0, 2, publish(artifact));
+    let (mut loser, mut winner) = (of(8), of(9));
+    if loser.rank() > winner.rank() {
+        (loser, winner) = (winner, loser);
+    }
+    holder.on_assign(loser.clone());
+    holder.on_assign(winner.clone());
+    assert!(holder.wants(&winner) && !holder.wants(&loser));
+    effects(&mut holder);
+    // Was on its way already.
+    holder.on_obtained(&loser);
+    holder.on_failed(0, &loser);
+    holder.on_unfit(&loser, "no".to_owned());
+    assert_eq!(effects(&mut holder), []);
+    let answer = holder.answer(0, &first.function(), first.version());
+    assert_eq!(answer, Answer::Serve(Box::new(first)));
+    holder.on_obtained(&winner);
+    let answer = holder.answer(0, &winner.function(), winner.version());
+    assert_eq!(answer, Answer::Serve(Box::new(winner)));
+}
+
+#[test]
+fn a_new_life_lets_go_of_the_bytes_of_the_old_one_though_its_end_was_never_heard() {
+    let (mut holder, first) = ready();
+    let again = manifest(&OwnerKey::from_seed([1; 32]), "a", 1, 1, publish(7));
+    holder.on_assign(again.clone());
+    let told = effects(&mut holder);
+    assert!(
+        told.contains(&Effect::RemoveArtifact(artifact(&first))),
+        "{told:?}"
+    );
+    assert!(
+        !told.contains(&Effect::RemoveArtifact(artifact(&again))),
+        "{told:?}"
+    );
+    assert!(holder.needs(&artifact(&again)) && !holder.needs(&artifact(&first)));
 }
 
 #[test]
@@ -64,13 +105,13 @@ fn what_cannot_run_here_is_refused_for_good() {
     let (mut holder, first) = ready();
     let second = revision(2);
     holder.on_assign(second.clone());
-    assert!(holder.wants(&second.function(), second.version()));
+    assert!(holder.wants(&second));
     assert!(holder.needs(&artifact(&first)) && holder.needs(&artifact(&second)));
     effects(&mut holder);
     // Old news: that version is not on its way any more.
-    holder.on_unfit(first.function(), first.version(), "no".to_owned());
+    holder.on_unfit(&first, "no".to_owned());
     assert_eq!(effects(&mut holder), []);
-    holder.on_unfit(second.function(), second.version(), "no".to_owned());
+    holder.on_unfit(&second, "no".to_owned());
     let told = effects(&mut holder);
     let refused = Effect::ReportRefused(second.function(), second.version(), "no".to_owned());
     assert!(told.contains(&refused), "{told:?}");
@@ -91,7 +132,7 @@ fn an_assigned_function_is_obtained_then_served() {
         holder.answer(0, &first.function(), Version::default()),
         Answer::NotHeld
     );
-    holder.on_obtained(first.function(), first.version());
+    holder.on_obtained(&first);
     assert_eq!(
         effects(&mut holder),
         [Effect::ReportReady(first.function(), first.version())]
@@ -116,7 +157,7 @@ fn an_edit_serves_the_old_revision_until_the_new_one_is_ready_but_not_to_those_w
         holder.answer(0, &function, second.version()),
         Answer::Refresh(second.version())
     );
-    holder.on_obtained(function, second.version());
+    holder.on_obtained(&second);
     assert_eq!(
         holder.answer(0, &function, first.version()),
         Answer::Serve(Box::new(second.clone()))
@@ -130,10 +171,10 @@ fn an_edit_serves_the_old_revision_until_the_new_one_is_ready_but_not_to_those_w
 
 #[test]
 fn a_rollback_to_the_same_bytes_removes_nothing() {
-    let (mut holder, first) = ready();
+    let (mut holder, _) = ready();
     let again = manifest(&OwnerKey::from_seed([1; 32]), "a", 0, 2, publish(1));
     holder.on_assign(again.clone());
-    holder.on_obtained(first.function(), again.version());
+    holder.on_obtained(&again);
     assert!(
         !effects(&mut holder)
             .iter()
@@ -146,7 +187,7 @@ fn two_functions_may_share_an_artifact() {
     let (mut holder, first) = ready();
     let other = manifest(&OwnerKey::from_seed([1; 32]), "b", 0, 1, publish(1));
     holder.on_assign(other.clone());
-    holder.on_obtained(other.function(), other.version());
+    holder.on_obtained(&other);
     effects(&mut holder);
     holder.on_release(first.function());
     assert!(
@@ -163,12 +204,12 @@ fn what_could_not_be_obtained_is_tried_again_later() {
     let (mut holder, first) = (Holder::new(policy()), revision(1));
     holder.on_assign(first.clone());
     effects(&mut holder);
-    holder.on_failed(0, first.function(), first.version());
+    holder.on_failed(0, &first);
     holder.on_tick(RETRY_MIN_MS - 1);
     assert_eq!(effects(&mut holder), []);
     holder.on_tick(RETRY_MIN_MS);
     assert_eq!(effects(&mut holder), [Effect::Obtain(Box::new(first.clone()))]);
-    holder.on_failed(0, first.function(), first.version());
+    holder.on_failed(0, &first);
     holder.on_tick(RETRY_MIN_MS);
     assert_eq!(effects(&mut holder), [], "the second delay is longer");
 }
@@ -352,13 +393,7 @@ fn take(holder: &mut Holder, step: &Step) {
         Step::Assign(r) => holder.on_assign(revision(*r)),
         Step::Changed(r) => holder.on_changed(revision(*r)),
         Step::Release => holder.on_release(function),
-        Step::Obtained(r) => holder.on_obtained(
-            function,
-            Version {
-                generation: 0,
-                revision: *r,
-            },
-        ),
+        Step::Obtained(r) => holder.on_obtained(&revision(*r)),
         Step::Damaged => holder.on_damaged(function),
     }
 }

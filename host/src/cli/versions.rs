@@ -1,5 +1,7 @@
 //! `orb versions`: a function's history.
 
+use std::cmp::Reverse;
+
 use clap::Args;
 use orb_protocol::client::{Client, ClientError, Revision};
 use orb_protocol::id::FunctionId;
@@ -78,7 +80,9 @@ impl VersionsCommand {
 
 impl History {
     async fn ask(client: &Client, function: FunctionId) -> Result<Self, ClientError> {
-        let revisions = client.versions(function).await?;
+        let mut revisions = client.versions(function).await?;
+        // A tombstone that came from another super node may have a lower number than what it ended here.
+        revisions.sort_by_key(|revision| Reverse(revision.manifest.rank()));
         let replicas = client.inspect(function).await?.replicas;
         let ready = replicas
             .iter()

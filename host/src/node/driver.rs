@@ -426,27 +426,27 @@ impl Driver {
 
     async fn on_obtained(&mut self, manifest: Box<Verified>, result: Result<(), ObtainError>) {
         let (function, version) = (manifest.function(), manifest.version());
-        let wanted = self.with_holder(|holder| holder.wants(&function, version));
+        let wanted = self.with_holder(|holder| holder.wants(&manifest));
         if wanted != Some(true) {
             return self.drop_unneeded(&manifest).await;
         }
         let result = match result {
             Ok(()) => {
-                let manifests = self.tools.manifests.clone();
+                let (manifests, manifest) = (self.tools.manifests.clone(), manifest.clone());
                 let stored = blocking(move || manifests.put(&manifest)).await;
                 stored.map_err(ObtainError::from)
             }
             Err(error) => Err(error),
         };
         match result {
-            Ok(()) => self.decide(|holder, _| holder.on_obtained(function, version)),
+            Ok(()) => self.decide(|holder, _| holder.on_obtained(&manifest)),
             Err(ObtainError::Prepare(fault)) if is_the_artifacts(&fault) => {
                 let reason = fault.to_string();
-                self.decide(|holder, _| holder.on_unfit(function, version, reason));
+                self.decide(|holder, _| holder.on_unfit(&manifest, reason));
             }
             Err(error) => {
                 tracing::warn!(%function, revision = version.revision, %error, "a function cannot be seeded now; it is tried again");
-                self.decide(|holder, now_ms| holder.on_failed(now_ms, function, version));
+                self.decide(|holder, now_ms| holder.on_failed(now_ms, &manifest));
             }
         }
     }

@@ -299,7 +299,9 @@ impl RegistryTables {
     }
 
     /// A page of a function's manifests, newest first, only those below `before`; and whether there
-    /// are more. `None` for a function that was never known. A damaged one among them is an error.
+    /// are more. `None` for a function that was never known. A damaged one among them is an error. Revisions
+    /// of one number stand on one page, since the next one begins below a number; beyond a whole page of
+    /// them the others are left out.
     pub(crate) fn versions(
         txn: &ReadTransaction,
         function: &FunctionId,
@@ -319,15 +321,22 @@ impl RegistryTables {
             |before| version_key(function, before),
         );
         let mut page = Page::new(limit);
+        let mut numbers: Vec<Vec<u8>> = Vec::new();
         for entry in history
             .range(function.as_bytes().as_slice()..end.as_slice())?
             .rev()
         {
             let (key, record) = entry?;
+            let number = version_of_key(key.value()).to_vec();
             // Without a damaged one the others would look like all, and a rollback would go to another one.
             if page.take(unseal(HISTORY_NAME, key.value(), record.value())?) {
+                let whole = numbers.iter().take_while(|other| **other != number).count();
+                if whole > 0 {
+                    page.manifests.truncate(whole);
+                }
                 break;
             }
+            numbers.push(number);
         }
         Ok(Some((page.manifests, page.full)))
     }
@@ -662,6 +671,13 @@ fn version_key(function: &FunctionId, version: Version) -> Vec<u8> {
     let Version { generation, revision } = version;
     let numbers = [generation.to_be_bytes(), revision.to_be_bytes()].concat();
     [function.as_bytes().as_slice(), &numbers].concat()
+}
+
+/// The part of a history's key that [`version_key`] makes of the version.
+fn version_of_key(key: &[u8]) -> &[u8] {
+    const FUNCTION: usize = size_of::<FunctionId>();
+    key.get(FUNCTION..FUNCTION + size_of::<Version>())
+        .unwrap_or_default()
 }
 
 fn history_key(manifest: &Verified) -> Vec<u8> {

@@ -441,6 +441,37 @@ fn pages_go_through_all_functions_in_order() {
 }
 
 #[test]
+fn no_page_of_versions_ends_between_two_revisions_of_one_number() {
+    let (scratch, key) = (scratch(), owner(1));
+    let of = |revision, bytes: &[u8]| manifest(&key, "f", version(0, revision), publish(bytes));
+    let mut rivals = [of(2, b"b"), of(2, b"c")];
+    rivals.sort_by_key(Verified::rank);
+    let first = of(1, b"a");
+    let function = first.function();
+    for revision in [&first, &rivals[0], &rivals[1], &of(3, b"d")] {
+        assert!(matches!(scratch.record(&key, revision), Recorded::Stored { .. }));
+    }
+    for limit in 1..=4 {
+        let (mut all, mut before) = (Vec::new(), None);
+        loop {
+            let read = |txn: &ReadTransaction| RegistryTables::versions(txn, &function, before, limit);
+            let (page, more) = scratch.read(read).unwrap();
+            all.extend(
+                page.into_iter()
+                    .map(|signed| signed.verify().unwrap().version().revision),
+            );
+            before = all.last().map(|revision| version(0, *revision));
+            if !more {
+                break;
+            }
+        }
+        // A page that has room for one only cannot do better.
+        let wanted: &[u64] = if limit == 1 { &[3, 2, 1] } else { &[3, 2, 2, 1] };
+        assert_eq!(all, wanted, "pages of {limit}");
+    }
+}
+
+#[test]
 fn versions_come_newest_first() {
     let scratch = scratch();
     let key = owner(1);

@@ -4,15 +4,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::id::{EngineHash, NodeId, OwnerId};
+use crate::id::{ArtifactHash, EngineHash, NodeId, OwnerId};
 use crate::manifest::{Limits, Verified, Version};
+use crate::wire::control::Held;
+
+/// See [`Desired::is_first`].
+const FIRST: u32 = 1 << 31;
 
 /// What is wanted for a function.
 #[derive(Debug)]
 pub(super) struct Desired {
-    generation: u32,
-    /// Whether this super node places it.
-    pub(super) first: bool,
+    /// The generation; and as the topmost bit whether this super node places it.
+    generation_and_first: u32,
+    /// The first bytes of the artifact's hash: tells what hosts have of two revisions of one number apart.
+    artifact_mark: u32,
     revision: u64,
     /// The first bytes of the manifest's hash: decides between two manifests of one number.
     hash_start: u64,
@@ -55,21 +60,35 @@ impl Desired {
                 replicas: publish.replicas.into(),
             }),
         });
-        Self {
+        let mut desired = Self {
             // A verified manifest's fits: `GENERATION_MAX`.
-            generation: u32::try_from(generation).unwrap_or(u32::MAX),
-            first,
+            generation_and_first: u32::try_from(generation).unwrap_or(u32::MAX) & !FIRST,
+            artifact_mark: manifest.publish().map_or(0, |publish| mark(&publish.artifact)),
             revision,
             hash_start: hash_start(manifest),
             wish,
             assigned: Vec::new(),
+        };
+        desired.set_first(first);
+        desired
+    }
+
+    /// Whether this super node places it.
+    pub(super) fn is_first(&self) -> bool {
+        self.generation_and_first & FIRST != 0
+    }
+
+    pub(super) fn set_first(&mut self, first: bool) {
+        self.generation_and_first &= !FIRST;
+        if first {
+            self.generation_and_first |= FIRST;
         }
     }
 
     /// Which revision is live.
     pub(super) fn version(&self) -> Version {
         Version {
-            generation: self.generation.into(),
+            generation: (self.generation_and_first & !FIRST).into(),
             revision: self.revision,
         }
     }
@@ -89,6 +108,34 @@ impl Desired {
     pub(super) fn believable(&self, claimed: Version) -> Version {
         claimed.min(self.version())
     }
+
+    /// Whether a host holds the very revision that is live.
+    pub(super) fn is_held(&self, held: &Held) -> bool {
+        let is_same = self.artifact_mark == mark(&held.artifact);
+        self.wish.is_some() && self.version() == held.version && is_same
+    }
+
+    /// The version that a host holds for what it holds, see [`Desired::believable`]. A rival of the live
+    /// revision counts for the one before.
+    pub(super) fn worth(&self, held: &Held) -> Version {
+        let version = self.believable(held.version);
+        let is_rival = held.version == self.version() && !self.is_held(held);
+        if is_rival { before(version) } else { version }
+    }
+}
+
+/// The version before, in the same life.
+pub(super) fn before(version: Version) -> Version {
+    Version {
+        revision: version.revision.saturating_sub(1),
+        ..version
+    }
+}
+
+fn mark(artifact: &ArtifactHash) -> u32 {
+    let mut first = [0; 4];
+    first.copy_from_slice(&artifact.as_bytes()[..4]);
+    u32::from_le_bytes(first)
 }
 
 impl TermsInUse {

@@ -44,7 +44,8 @@ impl Coordinator {
         let Some(desired) = self.functions.get_mut(&function) else {
             return;
         };
-        let was = std::mem::replace(&mut desired.first, first);
+        let was = desired.is_first();
+        desired.set_first(first);
         if first && self.supers.len() > 1 {
             self.mine.insert(function);
         }

@@ -39,7 +39,7 @@ impl Coordinator {
         let Some(desired) = self
             .functions
             .get(&function)
-            .filter(|d| d.first || d.wish.is_none())
+            .filter(|d| d.is_first() || d.wish.is_none())
         else {
             return;
         };
@@ -136,7 +136,7 @@ impl Coordinator {
                 .get(node)
                 .is_some_and(|r| r.ready && r.version >= desired.version())
         };
-        if !desired.first || desired.assigned.is_empty() || !desired.assigned.iter().all(is_ready) {
+        if !desired.is_first() || desired.assigned.is_empty() || !desired.assigned.iter().all(is_ready) {
             return;
         }
         let surplus: Vec<NodeId> = records

@@ -71,7 +71,7 @@ impl Coordinator {
         let Some(desired) = self
             .functions
             .get(function)
-            .filter(|d| d.first && d.wish.is_some())
+            .filter(|d| d.is_first() && d.wish.is_some())
         else {
             return true;
         };

@@ -56,7 +56,7 @@ fn refusals(effects: &[Effect]) -> usize {
 
 fn seed(holder: &mut Holder, manifest: &Verified) -> Vec<Effect> {
     holder.on_assign(manifest.clone());
-    holder.on_obtained(manifest.function(), manifest.version());
+    holder.on_obtained(manifest);
     effects(holder)
 }
 
@@ -129,8 +129,8 @@ fn superseded_bytes_go_without_leave_and_durably_first() {
     );
     assert_eq!(refusals(&told), 0);
     // The new revision is still on its way.
-    assert!(holder.wants(&function, second.version()));
-    holder.on_obtained(function, second.version());
+    assert!(holder.wants(&second));
+    holder.on_obtained(&second);
     assert!(effects(&mut holder).contains(&Effect::ReportReady(function, second.version())));
 }
 
@@ -236,7 +236,7 @@ proptest! {
             let manifest = revision(&format!("f{name}"), number, content, 10 + 3 * u64::from(content));
             holder.on_assign(manifest.clone());
             if obtained {
-                holder.on_obtained(manifest.function(), manifest.version());
+                holder.on_obtained(&manifest);
             }
             if called {
                 holder.on_called(at * 400, &manifest.function());

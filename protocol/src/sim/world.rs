@@ -700,13 +700,12 @@ impl<'a> World<'a> {
 
     fn on_obtained(&mut self, number: usize, manifest: &Verified) {
         let host = &mut self.hosts[number];
-        let (function, version) = (manifest.function(), manifest.version());
-        if !host.online || !host.holder.wants(&function, version) {
+        if !host.online || !host.holder.wants(manifest) {
             return;
         }
         let (stored, _) = self.manifests[&manifest.hash()].clone();
-        host.disk.insert(function, stored);
-        host.holder.on_obtained(function, version);
+        host.disk.insert(manifest.function(), stored);
+        host.holder.on_obtained(manifest);
         self.measured.fetched_bytes += manifest.publish().map_or(0, |publish| publish.artifact_bytes);
         self.measured.fetches += 1;
         self.drain_host(number);

@@ -25,6 +25,13 @@ impl Report {
         }
     }
 
+    /// Takes down that something without which there is no test did not come to be.
+    pub(crate) fn check(&mut self, name: &str, result: anyhow::Result<()>) {
+        if result.is_err() {
+            self.record(name, result);
+        }
+    }
+
     /// Whether anything has failed.
     pub(crate) fn has_failures(&self) -> bool {
         !self.failures.is_empty()

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use patchbay::Device;
@@ -10,7 +11,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::capture::Capture;
-use crate::orb::{Daemon, User};
+use crate::daemon::Daemon;
+use crate::machine::Machine;
+use crate::orb::User;
 use crate::packet::{Packet, flows};
 use crate::report::Report;
 use crate::topology::{Site, Topology, ip};
@@ -102,7 +105,7 @@ impl Stage {
         let listen = format!("{}:{PORT}", ip(&topology.super_node)?);
         let super_folder = folder.path().join("super");
         let mut super_node = Daemon::start(
-            &topology.super_node,
+            at(&topology.super_node),
             &super_folder,
             &["super", "--listen", &listen],
         )?;
@@ -130,7 +133,7 @@ impl Stage {
     /// Calls the function that only this host has, and checks that the call went as it should.
     fn call(&self, topology: &Topology, caller: &Site, host: usize) -> Result<()> {
         let home = self.folder.path().join(format!("caller-{}", caller.kind));
-        let user = User::new(&caller.machine, home, &self.super_address)?;
+        let user = User::new(at(&caller.machine), home, &self.super_address)?;
         let before = self.super_capture.len();
         let text = self.marker.repeat(MARKER_REPEATS);
         let input = json!({ "text": text }).to_string();
@@ -216,13 +219,13 @@ impl Host {
     /// Starts a host that seeds for one owner only, and publishes that owner's function.
     fn start(topology: &Topology, site: &Site, folder: &Path, super_address: &str) -> Result<Self> {
         let owner = User::new(
-            &topology.developer,
+            at(&topology.developer),
             folder.join(format!("owner-{}", site.kind)),
             super_address,
         )?;
         let key = owner.owner()?;
         let mut daemon = Daemon::start(
-            &site.machine,
+            at(&site.machine),
             &folder.join(format!("host-{}", site.kind)),
             &["node", "--super", super_address, "--allow", &key],
         )?;
@@ -376,6 +379,11 @@ fn sites(topology: &Topology) -> Vec<(String, &Site)> {
         }
     }
     sites
+}
+
+/// A machine to run commands at.
+fn at(device: &Device) -> Arc<dyn Machine> {
+    Arc::new(device.clone())
 }
 
 /// Sends one datagram from a machine.
