@@ -113,6 +113,8 @@ pub struct Coordinator {
     unconfirmed: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Hosts that are connected here.
     here: BTreeSet<NodeId>,
+    /// Hosts that are connected to each other super node.
+    elsewhere: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Functions that may not be as they should: looked at again until they are.
     unsettled: BTreeSet<FunctionId>,
     settling: Settling,
@@ -231,6 +233,9 @@ impl Coordinator {
                 self.listeners.insert(node);
             }
         }
+        for site in &host.sites {
+            self.elsewhere.entry(*site).or_default().insert(node);
+        }
         *self.domains.entry(host.domain.clone()).or_default() += 1;
         self.hosts.insert(node, host);
     }
@@ -240,6 +245,9 @@ impl Coordinator {
         let host = self.hosts.remove(node)?;
         self.here.remove(node);
         self.listeners.remove(node);
+        for site in &host.sites {
+            self.is_not_at(site, node);
+        }
         if let Some(count) = self.domains.get_mut(&host.domain) {
             *count -= 1;
             if *count == 0 {

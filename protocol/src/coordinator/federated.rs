@@ -90,9 +90,17 @@ impl Coordinator {
 
     /// A super node begins to list all its hosts.
     pub fn on_hosts_reset(&mut self, site: NodeId) {
-        let listed = self.hosts.iter().filter(|(_, host)| host.sites.contains(&site));
-        self.unconfirmed
-            .insert(site, listed.map(|(node, _)| *node).collect());
+        let listed = self.elsewhere.get(&site).cloned().unwrap_or_default();
+        self.unconfirmed.insert(site, listed);
+    }
+
+    pub(super) fn is_not_at(&mut self, site: &NodeId, node: &NodeId) {
+        if let Some(hosts) = self.elsewhere.get_mut(site) {
+            hosts.remove(node);
+            if hosts.is_empty() {
+                self.elsewhere.remove(site);
+            }
+        }
     }
 
     /// A super node has listed all its hosts: those that it did not name are gone.
@@ -113,6 +121,7 @@ impl Coordinator {
         if let Some(known) = self.hosts.get_mut(&node) {
             if !known.sites.contains(&site) && known.sites.len() < DIRECTORY_SIZE {
                 known.sites.push(site);
+                self.elsewhere.entry(site).or_default().insert(node);
             }
             if !known.local {
                 known.offer = offer;
@@ -151,7 +160,9 @@ impl Coordinator {
         };
         let before = host.sites.len();
         host.sites.retain(|other| *other != site);
-        if host.sites.len() < before && host.sites.is_empty() && !host.local {
+        let is_gone = host.sites.len() < before && host.sites.is_empty() && !host.local;
+        self.is_not_at(&site, &node);
+        if is_gone {
             self.forget(&node);
         }
     }

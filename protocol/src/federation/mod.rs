@@ -99,8 +99,6 @@ pub struct Federation {
     record: VerifiedRecord,
     log: LogId,
     clock: Clock,
-    /// [`Clock::sum`] of it.
-    sum: u64,
     members: BTreeMap<NodeId, Member>,
     links: BTreeMap<NodeId, Link>,
     /// From whom, and since when.
@@ -115,7 +113,6 @@ impl Federation {
         Self {
             record,
             log,
-            sum: clock.sum(),
             clock,
             members: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -230,7 +227,7 @@ impl Federation {
     /// A heart-beat came. Returns whether it shows for the first time since the link is up that the other side
     /// knows what is known here.
     pub fn on_beat(&mut self, now_ms: u64, node: NodeId, beat: &PeerBeat) -> bool {
-        let (sum, behind) = (self.sum, !self.clock.covers(beat.own));
+        let (sum, behind) = (self.clock.sum(), !self.clock.covers(beat.own));
         let Some(link) = self.links.get_mut(&node) else {
             return false;
         };
@@ -363,7 +360,6 @@ impl Federation {
 
     fn raise(&mut self, cursor: Cursor) {
         self.clock.raise(cursor);
-        self.sum = self.clock.sum();
     }
 
     fn pull(&mut self, now_ms: u64, node: NodeId) {
@@ -417,7 +413,7 @@ impl Federation {
     fn send_beat(&mut self, node: NodeId) {
         let beat = PeerBeat {
             own: self.own(),
-            known: self.sum,
+            known: self.clock.sum(),
             extensions: Extensions::none(),
         };
         self.send(node, beat.into());

@@ -104,8 +104,7 @@ impl Super {
         self.up = true;
     }
 
-    pub(super) fn keep(&mut self, record: SignedRecord) {
-        let verified = VerifiedRecord::verify(record).expect("the federation keeps what was verified");
+    pub(super) fn keep(&mut self, verified: &VerifiedRecord) {
         self.disk
             .members
             .insert(verified.node(), verified.signed().clone());

@@ -304,7 +304,10 @@ impl<'a> World<'a> {
                     self.notice(number, peer);
                 }
             }
-            E::Keep(record) => self.supers[number].keep(record),
+            E::Keep(record) => {
+                let verified = self.verified(record);
+                self.supers[number].keep(&verified);
+            }
             E::Joined(_) | E::Left(_) => {}
         }
     }
