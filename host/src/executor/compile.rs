@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orb_runtime::{Compiler, Compiling, GuestFault, SandboxConfig, SealedFile};
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,6 +27,10 @@ use super::walls::{self, Bounds, Role};
 const MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// Exit code of a module that wasmtime does not take.
 const REFUSED: i32 = 65;
+/// How long a process may take to end once it has closed its standard error, and between two looks whether it has: the
+/// system closes files first, and then takes the memory apart.
+const ENDING_MAX: Duration = Duration::from_millis(100);
+const ENDING_STEP: Duration = Duration::from_micros(100);
 /// Bytes of what is said of it.
 const MESSAGE_BYTES_MAX: u64 = 4 << 10;
 
@@ -99,13 +103,16 @@ impl Compiler for CompilerProcess {
 
 async fn wait(mut spawned: Spawned) -> io::Result<ExitStatus> {
     tokio::task::spawn_blocking(move || {
-        // One that closes its standard error and goes on is no compiler of ours.
-        if spawned.child.try_wait()?.is_none() {
-            std::thread::sleep(Duration::from_millis(20));
-            let pid = Pid::from_raw(spawned.child.id().cast_signed());
-            if let (None, Some(pid)) = (spawned.child.try_wait()?, pid) {
-                let _ = kill_process(pid, Signal::KILL);
+        let closed = Instant::now();
+        while closed.elapsed() < ENDING_MAX {
+            if let Some(status) = spawned.child.try_wait()? {
+                return Ok(status);
             }
+            std::thread::sleep(ENDING_STEP);
+        }
+        // One that closes its standard error and goes on is no compiler of ours.
+        if let Some(pid) = Pid::from_raw(spawned.child.id().cast_signed()) {
+            let _ = kill_process(pid, Signal::KILL);
         }
         spawned.child.wait()
     })
