@@ -1,4 +1,4 @@
-//! Compiling strangers' modules: each in a process of its own, that is ended at its limits.
+//! Compiling strangers' modules: each in a process of its own, that is ended at its limits. One waits for the next module.
 //!
 //! The process gets two pieces of memory on its socket: one holds the module, machine code is written to the
 //! other. What the module is refused for goes to standard error. It stands behind the same wall as
@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use orb_runtime::{Compiler, Compiling, GuestFault, SandboxConfig, SealedFile};
@@ -39,6 +40,23 @@ const MESSAGE_BYTES_MAX: u64 = 4 << 10;
 pub(super) struct CompilerProcess {
     nursery: Nursery,
     sandbox: SandboxConfig,
+    /// One that waits for the next module: to start one takes as long as to compile a small module.
+    spare: Arc<Mutex<Option<Idle>>>,
+}
+
+/// A process that has not been told what to compile.
+#[derive(Debug)]
+struct Idle {
+    socket: UnixStream,
+    spawned: Spawned,
+}
+
+impl Idle {
+    async fn start(nursery: &Nursery) -> io::Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        let spawned = nursery.spawn(Task::Compile, theirs).await?;
+        Ok(Self { socket, spawned })
+    }
 }
 
 impl CompilerProcess {
@@ -46,7 +64,31 @@ impl CompilerProcess {
         Self {
             nursery,
             sandbox: sandbox.clone(),
+            spare: Arc::default(),
         }
+    }
+
+    /// The process that waits, if it still does, or a new one.
+    async fn idle(&self) -> io::Result<Idle> {
+        let spare = lock(&self.spare).take();
+        if let Some(mut idle) = spare
+            && idle.spawned.child.try_wait()?.is_none()
+        {
+            return Ok(idle);
+        }
+        Idle::start(&self.nursery).await
+    }
+
+    /// Starts one for the next module. Without it that one takes a little longer.
+    fn keep_spare(&self) {
+        let (nursery, spare) = (self.nursery.clone(), Arc::clone(&self.spare));
+        tokio::spawn(async move {
+            if lock(&spare).is_none()
+                && let Ok(idle) = Idle::start(&nursery).await
+            {
+                *lock(&spare) = Some(idle);
+            }
+        });
     }
 
     async fn compile_apart(&self, wasm: &[u8]) -> Result<SealedFile, GuestFault> {
@@ -73,8 +115,7 @@ impl CompilerProcess {
     }
 
     async fn start(&self, wasm: &[u8], code: &File) -> io::Result<Spawned> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let spawned = self.nursery.spawn(Task::Compile, theirs).await?;
+        let Idle { socket, spawned } = self.idle().await?;
         let setup = Setup {
             sandbox: self.sandbox.clone(),
             bounds: Bounds {
@@ -84,7 +125,7 @@ impl CompilerProcess {
         };
         let module = SealedFile::copy_of(wasm)?;
         let setup = serde_json::to_vec(&setup)?;
-        socket::send(&ours, &setup, &[module.file().as_fd(), code.as_fd()])?;
+        socket::send(&socket, &setup, &[module.file().as_fd(), code.as_fd()])?;
         Ok(spawned)
     }
 
@@ -97,8 +138,16 @@ impl CompilerProcess {
 
 impl Compiler for CompilerProcess {
     fn compile(&self, wasm: Cow<'static, [u8]>) -> Compiling<'_> {
-        Box::pin(async move { self.compile_apart(&wasm).await })
+        Box::pin(async move {
+            let compiled = self.compile_apart(&wasm).await;
+            self.keep_spare();
+            compiled
+        })
     }
+}
+
+fn lock(spare: &Mutex<Option<Idle>>) -> MutexGuard<'_, Option<Idle>> {
+    spare.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn wait(mut spawned: Spawned) -> io::Result<ExitStatus> {
