@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use orb_protocol::fault::FaultKind;
 use orb_protocol::federation::clock::Clock;
 use orb_protocol::federation::reconcile::ReconcileError;
 use orb_protocol::id::NodeId;
@@ -70,17 +71,25 @@ pub(super) async fn take_in_all(
             Ok(())
         });
     }
+    // Also the rest of them after an error: what is stored has to be known.
+    let mut result = Ok(());
     while let Some(done) = tasks.join_next().await {
-        done.expect("taking in a change does not panic")?;
+        result = result.and(done.expect("taking in a change does not panic"));
     }
-    Ok(())
+    result
 }
 
 /// Fetches from a super node what is not known here. Returns what is known then.
 pub(crate) async fn pull(node: &Arc<SuperNode>, from: NodeId) -> Result<Vec<Cursor>, SyncError> {
     let connection = node.driver.peer_connection(&from).ok_or(SyncError::NotLinked)?;
     let mut known = if node.driver.is_beyond_clock(&from) {
-        reconcile::ask(node, &connection).await?
+        match reconcile::ask(node, &connection).await {
+            // An older super node cannot compare, but can tell everything.
+            Err(SyncError::Said(fault)) if fault.kind == FaultKind::VersionMismatch => {
+                replay(node, &connection).await?
+            }
+            compared => compared?,
+        }
     } else {
         replay(node, &connection).await?
     };
