@@ -136,14 +136,18 @@ async fn where_no_clock_tells_only_what_differs_is_fetched() {
         known: 1,
         extensions: Extensions::none(),
     };
-    for _ in 0..4 {
-        write_message(&mut link, &PeerMessage::from(beat.clone()))
+    let beating = tokio::spawn(async move {
+        while write_message(&mut link, &PeerMessage::from(beat.clone()))
             .await
-            .unwrap();
-    }
+            .is_ok()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
     let (_send, mut recv) = peer.connection.accept_bi().await.unwrap();
     let asked: Request = read_message(&mut recv, MESSAGE_LEN_MAX).await.unwrap();
     assert!(matches!(asked, Request::Changes(_)), "{asked:?}");
+    beating.abort();
     node.stop().await;
 }
 
