@@ -268,17 +268,18 @@ impl Coordinator {
         offer: Offer,
         domain: FailureDomain,
     ) -> Result<(), CoordinatorError> {
+        if self.here.len() >= HOSTS_TOTAL_MAX && !self.here.contains(&node) {
+            return Err(CoordinatorError::TooManyHosts);
+        }
         // What it held is told anew. Its assignments stay: a connection that broke and came back
-        // moves nothing.
+        // moves nothing. Should it be lost before it has told, they are looked at again.
         let mut sites = Vec::new();
         if let Some(old) = self.remove(&node) {
             for function in old.holds {
                 self.erase(&node, &function);
+                self.unsettled.insert(function);
             }
             sites = old.sites;
-        }
-        if self.here.len() >= HOSTS_TOTAL_MAX {
-            return Err(CoordinatorError::TooManyHosts);
         }
         let host = Host {
             disk_free_bytes: offer.disk_free_bytes,

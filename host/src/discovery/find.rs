@@ -214,6 +214,7 @@ async fn ask(
     let client = Client::builder()
         .super_nodes(vec![address.clone()])
         .owner_key(owner_key)
+        .nearby()
         .endpoint(endpoint);
     let client = client.connect().await.map_err(|error| error.fault)?;
     let resolution = client.resolve(function).await.map_err(|error| error.fault)?;

@@ -16,7 +16,7 @@ use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::directory::{Fetch, Fetched};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::{Reply, Request};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::sources::{Holders, Sources};
 use crate::store::blocking;
@@ -28,6 +28,8 @@ const STALL_MAX: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 3;
 /// Between two rounds: a super node that restarts is back by then, or is asked at the next retry.
 const ROUND_PAUSE: Duration = Duration::from_millis(300);
+/// A source that is slower, in the mean, is given up, and the next goes on: a slow home line's upload.
+const LEAST_BYTES_PER_S: u64 = 32 << 10;
 /// What is handed to the disk at a time, in bytes.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -226,9 +228,10 @@ impl<'a> Transfer<'a> {
             });
         }
         let mut body = BodyReader::new(&mut recv, self.len - offset);
+        let enough = Instant::now() + STALL_MAX + Duration::from_secs(self.len / LEAST_BYTES_PER_S);
         let mut waiting = Vec::new();
         let ended = loop {
-            match timeout(STALL_MAX, body.next()).await {
+            match timeout_at(enough.min(Instant::now() + STALL_MAX), body.next()).await {
                 Ok(Ok(Some(bytes))) => waiting.extend_from_slice(&bytes),
                 Ok(Ok(None)) => break Ok(()),
                 Ok(Err(error)) => break Err(error),

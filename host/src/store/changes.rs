@@ -18,8 +18,9 @@ use redb::{
 };
 
 use orb_protocol::federation::clock::Clock;
-use orb_protocol::federation::reconcile::{function_start, item};
+use orb_protocol::federation::reconcile::{function_start, item_of};
 use orb_protocol::id::{FunctionId, NodeId};
+use orb_protocol::manifest::Action;
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Cursor, ItemId, LogId, RegistryChange, SignedRecord};
 
@@ -186,8 +187,9 @@ impl ChangeTables {
     /// An item for each function that is known.
     pub(crate) fn items(txn: &ReadTransaction) -> Result<Vec<ItemId>, TxnError> {
         let mut items = Vec::new();
-        RegistryTables::all_live(txn, |manifest| {
-            items.push(item(&manifest));
+        RegistryTables::all_stated(txn, |function, manifest, hash| {
+            let is_end = matches!(manifest.action, Action::Decommission(_));
+            items.push(item_of(&function, manifest.version, is_end, &hash));
         })?;
         Ok(items)
     }

@@ -17,7 +17,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDe
 use serde::{Deserialize, Serialize};
 
 use orb_protocol::head::SignedHead;
-use orb_protocol::id::{ArtifactHash, FunctionId, OwnerId};
+use orb_protocol::id::{ArtifactHash, FunctionId, ManifestHash, OwnerId};
 use orb_protocol::manifest::{Action, Manifest, SignedManifest, Verified, Version};
 use orb_protocol::registry::{Merge, compare};
 use orb_protocol::rival::are_rivals;
@@ -195,12 +195,12 @@ impl RegistryTables {
         function: &FunctionId,
     ) -> Result<Option<(SignedManifest, SignedHead)>, TxnError> {
         let key = function.as_bytes().as_slice();
-        let (table, heads) = (txn.open_table(LIVE)?, txn.open_table(HEADS)?);
-        let (Some(manifest), Some(head)) = (table.get(key)?, heads.get(key)?) else {
+        let heads = txn.open_table(HEADS)?;
+        let manifest = Self::live(txn, function)?.map(|manifest| manifest.signed().clone());
+        let Some((manifest, head)) = manifest.zip(heads.get(key)?) else {
             return Ok(None);
         };
-        let manifest = unseal("live", key, manifest.value()).ok();
-        Ok(manifest.zip(unseal("heads", key, head.value()).ok()))
+        Ok(Some((manifest, unseal("heads", key, head.value())?)))
     }
 
     /// How many functions are known, decommissioned ones too.
@@ -244,6 +244,27 @@ impl RegistryTables {
                 Ok(manifest) => manifest.into_iter().for_each(&mut each),
                 Err(TxnError::Store(error)) => tracing::error!(%function, %error, "a function is not served"),
                 Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what every live manifest says to `each`, with its hash. Signatures were checked when they were stored.
+    pub(crate) fn all_stated(
+        txn: &ReadTransaction,
+        mut each: impl FnMut(FunctionId, &Manifest, ManifestHash),
+    ) -> Result<(), TxnError> {
+        for entry in txn.open_table(LIVE)?.iter()? {
+            let (key, record) = entry?;
+            let Ok(function) = key.value().try_into().map(FunctionId::from_bytes) else {
+                continue;
+            };
+            // One that is damaged is as good as lacking: it is fetched again.
+            let signed: Option<SignedManifest> = unseal("live", key.value(), record.value()).ok();
+            if let Some(signed) = signed
+                && let Some(manifest) = content(&signed)
+            {
+                each(function, &manifest, signed.hash());
             }
         }
         Ok(())

@@ -8,8 +8,8 @@ use orb_protocol::id::{FunctionId, NodeId};
 use orb_protocol::manifest::{SignedManifest, Verified};
 use orb_protocol::ranking;
 use orb_protocol::wire::directory::{
-    HOSTS_MAX, Inspect, Inspected, LOCAL, List, Listed, NOTE, PAGE_MAX, ReplicaState, Resolve, Resolved,
-    RevisionEntry, Summary, Versions, VersionsListed,
+    HOSTS_MAX, Inspect, Inspected, LOCAL, List, Listed, NEARBY, NOTE, PAGE_MAX, ReplicaState, Resolve,
+    Resolved, RevisionEntry, Summary, Versions, VersionsListed,
 };
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Locate, Located};
@@ -28,7 +28,7 @@ const REPLICAS_SHOWN_MAX: usize = 256;
 pub(crate) async fn resolve(node: &SuperNode, asked: &Resolve) -> Result<Resolved, Fault> {
     check(&asked.extensions)?;
     let live = match live(node, asked.function).await {
-        Err(fault) if fault.kind == FaultKind::NotFound && asked.extensions.get(LOCAL).is_none() => {
+        Err(fault) if fault.kind == FaultKind::NotFound && looks_further(asked) => {
             return beyond::resolve(node, asked.function).await.ok_or(fault);
         }
         live => live?,
@@ -38,7 +38,7 @@ pub(crate) async fn resolve(node: &SuperNode, asked: &Resolve) -> Result<Resolve
     }
     let mut hosts = node.driver.route(&asked.function);
     if asked.extensions.get(LOCAL).is_none() {
-        let elsewhere = remote::hosts(node, asked.function).await;
+        let elsewhere = remote::hosts(node, asked.function, hosts.is_empty()).await;
         // A host that is connected to both is reached by way of this one.
         let known: Vec<NodeId> = hosts.iter().map(|host| host.node).collect();
         hosts.extend(elsewhere.into_iter().filter(|host| !known.contains(&host.node)));
@@ -182,6 +182,12 @@ pub(crate) fn decommissioned(tombstone: &Verified) -> Fault {
 }
 
 /// Whether a message's extensions hold nothing that this version must know and does not.
+/// Whether the function may be looked for in the DHT. Not for who does so already: super nodes would set each other
+/// looking without end.
+fn looks_further(asked: &Resolve) -> bool {
+    asked.extensions.get(LOCAL).is_none() && asked.extensions.get(NEARBY).is_none()
+}
+
 pub(crate) fn check(extensions: &Extensions) -> Result<(), Fault> {
     extensions.check(&[]).map_err(|error| undecodable(&error))
 }

@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orb_protocol::fault::{Fault, FaultKind};
+use orb_protocol::id::ArtifactHash;
 use orb_protocol::quic::body::BodyWriter;
 use orb_protocol::quic::frames::FrameError;
 use orb_protocol::wire::directory::{Fetch, Fetched, LOCAL};
 use orb_protocol::wire::extension::Extensions;
+use tokio::time::timeout;
 
 use super::connection::Exchange;
 use super::peers::artifacts;
 use super::{SuperNode, close, directory, faults};
 use crate::store::blocking;
-use crate::store::database::StoreError;
 use crate::store::objects::{CheckedFile, ObjectError};
 
 /// Artifacts that are checked at once: it takes a core and the disk, so that more would not be faster.
 pub(crate) const CHECKS_MAX: usize = 4;
+/// How long a peer may have to wait for that.
+const TURN_MAX: Duration = Duration::from_secs(15);
 /// How long a peer may take to read a piece: a slow line does, one that stopped does not.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -50,17 +53,13 @@ pub(crate) async fn fetch(node: &SuperNode, asked: &Fetch, exchange: &mut Exchan
 }
 
 async fn open(node: &SuperNode, asked: &Fetch) -> Result<Arc<CheckedFile>, Fault> {
-    let _turn = node
-        .checks
-        .acquire()
-        .await
-        .map_err(|_| faults::of_store(&StoreError::Closed))?;
-    let mut file = node.storage.open_artifact(asked.artifact).await;
+    let mut file = check(node, asked.artifact).await?;
     let missing = matches!(file, Err(ObjectError::Missing(_) | ObjectError::Damaged(_)));
-    // A host here shall hold what was deployed elsewhere, or what this node's disk has lost.
+    // A host here shall hold what was deployed elsewhere, or what this node's disk has lost. Others do not wait for
+    // their turns meanwhile.
     if missing && asked.extensions.get(LOCAL).is_none() && artifacts::obtain_named(node, asked.artifact).await
     {
-        file = node.storage.open_artifact(asked.artifact).await;
+        file = check(node, asked.artifact).await?;
     }
     let file = file.map_err(|error| faults::of_object(&error))?;
     if asked.offset > file.len() {
@@ -69,6 +68,18 @@ async fn open(node: &SuperNode, asked: &Fetch) -> Result<Arc<CheckedFile>, Fault
         return Err(Fault::new(FaultKind::InputInvalid, message));
     }
     Ok(Arc::new(file))
+}
+
+/// Opens an artifact that is here, checked, when it is its turn.
+async fn check(node: &SuperNode, artifact: ArtifactHash) -> Result<Result<CheckedFile, ObjectError>, Fault> {
+    let Ok(Ok(_turn)) = timeout(TURN_MAX, node.checks.acquire()).await else {
+        let fault = Fault::new(
+            FaultKind::Overloaded,
+            "many artifacts are asked for at the moment",
+        );
+        return Err(fault.help("try again, or ask another holder"));
+    };
+    Ok(node.storage.open_artifact(artifact).await)
 }
 
 async fn send(file: &Arc<CheckedFile>, mut offset: u64, exchange: &mut Exchange) -> Result<(), Broken> {
@@ -85,7 +96,7 @@ async fn send(file: &Arc<CheckedFile>, mut offset: u64, exchange: &mut Exchange)
             return Ok(body.finish().await?);
         }
         offset += piece.len() as u64;
-        tokio::time::timeout(PIECE_TIMEOUT, body.write(piece))
+        timeout(PIECE_TIMEOUT, body.write(piece))
             .await
             .unwrap_or(Err(FrameError::TimedOut(PIECE_TIMEOUT)))?;
     }

@@ -21,6 +21,8 @@ pub(crate) struct Offences {
     pub(crate) publishes_refused: Counter,
     /// Changes and records from super nodes that did not verify.
     pub(crate) peers_unverified: Counter,
+    /// Super nodes that were said to have hosts of a function, and named none.
+    pub(crate) sites_empty: Counter,
 }
 
 impl Offences {
@@ -52,6 +54,7 @@ impl Offences {
             ("hosts_cut_off", self.hosts_cut_off.get()),
             ("publishes_refused", self.publishes_refused.get()),
             ("peers_unverified", self.peers_unverified.get()),
+            ("sites_empty", self.sites_empty.get()),
         ]
     }
 }

@@ -364,7 +364,7 @@ fn tell(
 
 /// A revision that was not acknowledged may be stored all the same, if it was the last sync that failed.
 /// Then hosts have to hear of it, so that it can be called.
-async fn tell_if_stored(node: &SuperNode, manifest: &Verified) {
+pub(super) async fn tell_if_stored(node: &SuperNode, manifest: &Verified) {
     let live = node.storage.live(manifest.function()).await;
     if let Ok(Some(live)) = live
         && *live == *manifest

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orb_protocol::fault::Fault;
+use orb_protocol::federation::record::Record;
+use orb_protocol::id::NodeId;
 use orb_protocol::key::{NodeKey, OwnerKey};
 use orb_protocol::manifest::{Limits, Verified};
 use orb_protocol::quic::body::{BodyReader, write_body};
@@ -17,6 +19,7 @@ use orb_protocol::wire::control::{
 };
 use orb_protocol::wire::directory::{Fetch, Fetched, Publish, PublishStep, Published};
 use orb_protocol::wire::extension::Extensions;
+use orb_protocol::wire::federation::{Cursor, Peer, PeerMessage, Peered};
 use orb_protocol::wire::{Reply, Request};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -270,5 +273,62 @@ impl FakeHost {
             SuperMessage::Assign(assign) => assert_eq!(&assign.manifest, manifest.signed()),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// A node that is linked as another super node.
+pub(crate) struct FakeSuper {
+    pub(crate) guest: Guest,
+    pub(crate) link: quinn::SendStream,
+}
+
+impl FakeSuper {
+    /// Links with a super node that lets others in, as one whose own log goes so far.
+    pub(crate) async fn join(to: &Super, seed: u8, own: Cursor) -> Self {
+        let key = NodeKey::from_seed([seed; 32]);
+        let record = Record {
+            node: key.id(),
+            addresses: vec!["127.0.0.1:1".to_owned()],
+            number: 1,
+            software: String::new(),
+            extensions: Extensions::none(),
+        };
+        let hello = Peer {
+            record: record.sign(&key),
+            own,
+            extensions: Extensions::none(),
+        };
+        let guest = Guest::connect_as(to, key).await;
+        let (mut link, mut recv) = guest.connection.open_bi().await.expect("a stream");
+        write_message(&mut link, &Request::from(hello))
+            .await
+            .expect("it is sent");
+        let reply: Reply = read_message(&mut recv, MESSAGE_LEN_MAX).await.expect("an answer");
+        let _: Peered = reply.into_result().expect("linked");
+        tokio::spawn(async move {
+            while read_message::<PeerMessage>(&mut recv, MESSAGE_LEN_MAX)
+                .await
+                .is_ok()
+            {}
+        });
+        Self { guest, link }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.guest.endpoint.node_id()
+    }
+
+    /// From now on answers what the super node asks.
+    pub(crate) fn answer(&self, answer: impl Fn(&Request) -> Option<Reply> + Send + 'static) {
+        let connection = self.guest.connection.clone();
+        tokio::spawn(async move {
+            while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+                let asked: Request = read_message(&mut recv, MESSAGE_LEN_MAX).await.expect("a request");
+                if let Some(reply) = answer(&asked) {
+                    write_message(&mut send, &reply).await.expect("it is sent");
+                    let _ = send.finish();
+                }
+            }
+        });
     }
 }

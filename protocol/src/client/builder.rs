@@ -20,6 +20,7 @@ pub struct ClientBuilder {
     owner_key: Option<OwnerKey>,
     endpoint: Option<Endpoint>,
     invite: String,
+    nearby: bool,
 }
 
 impl ClientBuilder {
@@ -53,6 +54,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Has super nodes look for functions in their own federations only: for who found them in the DHT. Default: no.
+    #[must_use]
+    pub fn nearby(mut self) -> Self {
+        self.nearby = true;
+        self
+    }
+
     /// Uses an endpoint that is there already, and its node's key. Default: one of its own, on any
     /// free port.
     #[must_use]
@@ -79,6 +87,7 @@ impl ClientBuilder {
             retries: Budget::default(),
             owner_key: self.owner_key,
             invite: self.invite,
+            nearby: self.nearby,
             endpoint,
         };
         inner.uplink.connection().await?;

@@ -17,9 +17,9 @@ use crate::quic::Connection;
 use crate::quic::body::{BodyReader, write_body};
 use crate::wire::call::Credential;
 use crate::wire::directory::{
-    Fetch, Fetched, HostHint, INVITE, Inspect, Inspected, List, Listed, NOTE, PAGE_MAX, Publish, PublishStep,
-    Published, ReadyReport, RemovalReport, Replica, Resolve, Resolved, Summary, Versions, VersionsListed,
-    WaitReady, WaitRemoved,
+    Fetch, Fetched, HostHint, INVITE, Inspect, Inspected, List, Listed, NEARBY, NOTE, PAGE_MAX, Publish,
+    PublishStep, Published, ReadyReport, RemovalReport, Replica, Resolve, Resolved, Summary, Versions,
+    VersionsListed, WaitReady, WaitRemoved,
 };
 use crate::wire::extension::Extensions;
 use crate::wire::{Info, NodeInfo, Request};
@@ -296,10 +296,14 @@ impl Inner {
         function: FunctionId,
         credential: Option<Credential>,
     ) -> Result<Resolved, Fault> {
+        let extensions = match self.nearby {
+            true => Extensions::none().with(NEARBY, Vec::new()),
+            false => Extensions::none(),
+        };
         let request = Resolve {
             function,
             credential,
-            extensions: Extensions::none(),
+            extensions,
         };
         self.uplink.ask(request, REPLY_TIMEOUT).await
     }

@@ -83,6 +83,8 @@ struct Inner {
     owner_key: Option<OwnerKey>,
     /// Empty: there is none.
     invite: String,
+    /// Super nodes look for functions in their own federations only.
+    nearby: bool,
 }
 
 impl Client {

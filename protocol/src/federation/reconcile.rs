@@ -7,6 +7,7 @@
 
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 
+use crate::id::{FunctionId, ManifestHash};
 use crate::manifest::{Verified, Version};
 use crate::wire::federation::ItemId;
 
@@ -42,14 +43,20 @@ impl From<negentropy::Error> for ReconcileError {
 
 /// The item that stands for a function's live manifest.
 pub fn item(manifest: &Verified) -> ItemId {
-    let Version { generation, revision } = manifest.version();
+    let (version, is_end) = (manifest.version(), manifest.is_tombstone());
+    item_of(&manifest.function(), version, is_end, &manifest.hash())
+}
+
+/// The same from its parts. `is_end`: it is a tombstone.
+pub fn item_of(function: &FunctionId, version: Version, is_end: bool, hash: &ManifestHash) -> ItemId {
+    let Version { generation, revision } = version;
     // 23, 1 and 40 bits: a verified manifest's numbers fit.
-    let rank = generation << 41 | u64::from(manifest.is_tombstone()) << 40 | revision;
+    let rank = generation << 41 | u64::from(is_end) << 40 | revision;
     let mut item = [0; size_of::<ItemId>()];
-    item[..FUNCTION_LEN].copy_from_slice(&manifest.function().as_bytes()[..FUNCTION_LEN]);
+    item[..FUNCTION_LEN].copy_from_slice(&function.as_bytes()[..FUNCTION_LEN]);
     item[FUNCTION_LEN..][..RANK_LEN].copy_from_slice(&rank.to_be_bytes());
-    let hash = &mut item[FUNCTION_LEN + RANK_LEN..];
-    hash.copy_from_slice(&manifest.hash().as_bytes()[..hash.len()]);
+    let rest = &mut item[FUNCTION_LEN + RANK_LEN..];
+    rest.copy_from_slice(&hash.as_bytes()[..rest.len()]);
     item
 }
 

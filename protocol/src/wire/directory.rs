@@ -27,6 +27,10 @@ pub const VIA: u16 = 1;
 /// here, and ask no other one. Empty.
 pub const LOCAL: u16 = 3;
 
+/// The extension of [`Resolve`] of whoever looks in the DHT already: answer from what this federation knows, and look
+/// no further. Empty.
+pub const NEARBY: u16 = 4;
+
 /// Asks for a function's live manifest and the hosts to call. Answer: [`Resolved`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolve {

@@ -139,8 +139,8 @@ fn reached_by(dht: &Dht, through: &SuperAddr, mut host: HostHint) -> Option<Host
     let allowed = match address.parse::<SocketAddr>() {
         Ok(SocketAddr::V4(address)) => dht.reach().allows(&address),
         Ok(SocketAddr::V6(address)) => is_public((*address.ip()).into()),
-        // A name: who dials it looks it up.
-        Err(_) => true,
+        // A name may stand for any address.
+        Err(_) => false,
     };
     host.extensions = Extensions::none().with(VIA, via.into_bytes());
     allowed.then_some(host)

@@ -13,6 +13,7 @@ use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::directory::{Fetch, Fetched, LOCAL};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::{Reply, Request};
+use quinn::RecvStream;
 use tokio::time::timeout;
 
 use super::super::SuperNode;
@@ -23,6 +24,8 @@ use crate::store::objects::{ObjectError, ObjectWriter};
 pub(crate) const OBTAINS_MAX: usize = 8;
 /// How long a source may take to answer, and to send the next bytes.
 const STALL_MAX: Duration = Duration::from_secs(10);
+/// A source that is slower, in the mean, is given up: it would keep a place from others. A slow home line's upload.
+const LEAST_BYTES_PER_S: u64 = 32 << 10;
 /// Functions of which holders are looked for, if many have the same artifact.
 const FUNCTIONS_MAX: usize = 4;
 /// What is handed to the disk at a time, in bytes.
@@ -98,7 +101,15 @@ async fn receive(
     if fetched.len > node.policy.artifact_bytes_max {
         return Err(SourceError::TooLong(fetched.len));
     }
-    let mut body = BodyReader::new(&mut recv, fetched.len);
+    let enough = STALL_MAX + Duration::from_secs(fetched.len / LEAST_BYTES_PER_S);
+    timeout(enough, take(node, pin, fetched.len, &mut recv))
+        .await
+        .unwrap_or(Err(FrameError::TimedOut(enough).into()))
+}
+
+/// Takes the bytes.
+async fn take(node: &SuperNode, pin: &Pin, len: u64, recv: &mut RecvStream) -> Result<(), SourceError> {
+    let mut body = BodyReader::new(recv, len);
     let (mut writer, mut buffer): (Option<ObjectWriter>, Vec<u8>) = (None, Vec::new());
     loop {
         let next = timeout(STALL_MAX, body.next())

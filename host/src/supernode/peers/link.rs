@@ -201,18 +201,10 @@ fn hear_records(node: &SuperNode, from: NodeId, records: Vec<SignedRecord>) {
 }
 
 async fn hear_change(node: &Arc<SuperNode>, from: NodeId, change: RegistryChange) {
-    let at = change.at;
-    match sync::take_in(node, change).await {
-        Ok(taken) => {
-            node.driver.on_stored(at, taken.as_ref());
-            if let Some(manifest) = &taken {
-                node.beyond.on_changed(manifest.function());
-            }
-        }
-        // It is pulled later.
-        Err(error) => {
-            node.offences.peers_unverified.add();
-            tracing::warn!(super_node = %from, %error, "a super node's change was not taken in");
-        }
+    let taken = sync::take_in(node, change).await;
+    // What could not be taken in is pulled later.
+    if let Err(error) = taken.expect("taking in a change does not panic") {
+        node.offences.peers_unverified.add();
+        tracing::warn!(super_node = %from, %error, "a super node's change was not taken in");
     }
 }

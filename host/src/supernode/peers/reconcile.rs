@@ -23,9 +23,11 @@ use crate::store::blocking;
 pub(crate) const ANSWERS_MAX: usize = 2;
 /// How long another one may wait for its turn.
 const TURN_MAX: Duration = Duration::from_secs(10);
+/// How long one may take in all: who is slower is told everything instead.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
 
 /// Fetches from a super node what it has and this one lacks. Returns what is known then: nothing if there is more than
-/// one reconciliation takes, so that it is done again.
+/// one reconciliation takes, so that the rest is asked for next.
 pub(super) async fn ask(node: &Arc<SuperNode>, connection: &Connection) -> Result<Vec<Cursor>, SyncError> {
     let (mut send, mut recv) = connection.open_bi().await.map_err(FrameError::Lost)?;
     let items = node.storage.items().await?;
@@ -47,6 +49,8 @@ pub(super) async fn ask(node: &Arc<SuperNode>, connection: &Connection) -> Resul
         }
         answer = read_message_within(&mut recv, MESSAGE_LEN_MAX, PAGE_MAX).await?;
     };
+    // It has a copy of all items.
+    drop(asker);
     let known = take(node, connection.peer(), wanted, &mut send, &mut recv).await?;
     let _ = send.finish();
     Ok(if all { known } else { Vec::new() })
@@ -98,6 +102,12 @@ pub(crate) async fn answer(
     asked: Reconcile,
     exchange: &mut Exchange,
 ) -> Result<(), FrameError> {
+    tokio::time::timeout(ANSWER_MAX, answer_steps(node, asked, exchange))
+        .await
+        .unwrap_or(Err(FrameError::TimedOut(ANSWER_MAX)))
+}
+
+async fn answer_steps(node: &SuperNode, asked: Reconcile, exchange: &mut Exchange) -> Result<(), FrameError> {
     let turn = tokio::time::timeout(TURN_MAX, node.reconciles.acquire()).await;
     let Ok(Ok(_turn)) = turn else {
         let fault = Fault::new(FaultKind::Overloaded, "others are compared with at the moment");

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use orb_protocol::federation::reconcile::item;
-use orb_protocol::federation::record::Record;
-use orb_protocol::key::{NodeKey, OwnerKey};
+use orb_protocol::key::OwnerKey;
 use orb_protocol::manifest::Verified;
 use orb_protocol::quic::frames::read_message;
 use orb_protocol::wire::directory::{Resolve, Resolved};
-use orb_protocol::wire::federation::{Peer, PeerBeat, PeerMessage, Peered, RegistryChange};
+use orb_protocol::wire::federation::{PeerBeat, PeerMessage, RegistryChange};
 
-use super::super::super::testing::{Guest, Super, wasm};
+use super::super::super::testing::{FakeSuper, Guest, Super, wasm};
 use super::*;
 use crate::store::testing::{head, manifest, owner, publish, version};
 
@@ -47,31 +46,8 @@ async fn linked(functions: &[Verified]) -> (Super, Guest, SendStream) {
     for manifest in functions {
         owners.publish(&owner(1), manifest, &wasm(0)).await.unwrap();
     }
-    let key = NodeKey::from_seed([9; 32]);
-    let peer = Guest::connect_as(&node, NodeKey::from_seed([9; 32])).await;
-    let record = Record {
-        node: key.id(),
-        addresses: vec!["127.0.0.1:1".to_owned()],
-        number: 1,
-        software: String::new(),
-        extensions: Extensions::none(),
-    };
-    let hello = Peer {
-        record: record.sign(&key),
-        own: cursor(LOG_LEN),
-        extensions: Extensions::none(),
-    };
-    let (mut send, mut recv) = peer.connection.open_bi().await.unwrap();
-    write_message(&mut send, &Request::from(hello)).await.unwrap();
-    let reply: Reply = read_message(&mut recv, MESSAGE_LEN_MAX).await.unwrap();
-    let _: Peered = reply.into_result().unwrap();
-    tokio::spawn(async move {
-        while read_message::<PeerMessage>(&mut recv, MESSAGE_LEN_MAX)
-            .await
-            .is_ok()
-        {}
-    });
-    (node, peer, send)
+    let FakeSuper { guest, link } = FakeSuper::join(&node, 9, cursor(LOG_LEN)).await;
+    (node, guest, link)
 }
 
 async fn step(recv: &mut RecvStream) -> Reconcile {
@@ -144,8 +120,14 @@ async fn where_no_clock_tells_only_what_differs_is_fetched() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    let (_send, mut recv) = peer.connection.accept_bi().await.unwrap();
-    let asked: Request = read_message(&mut recv, MESSAGE_LEN_MAX).await.unwrap();
+    let asked = loop {
+        let (_send, mut recv) = peer.connection.accept_bi().await.unwrap();
+        match read_message(&mut recv, MESSAGE_LEN_MAX).await.unwrap() {
+            // Who resolved the functions wants to know of their hosts.
+            Request::Locate(_) => {}
+            other => break other,
+        }
+    };
     assert!(matches!(asked, Request::Changes(_)), "{asked:?}");
     beating.abort();
     node.stop().await;

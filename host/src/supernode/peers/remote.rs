@@ -1,6 +1,6 @@
 //! Asks other super nodes on behalf of a client: who can answer, how far replicas are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use orb_protocol::id::{FunctionId, NodeId};
 use orb_protocol::quic::Connection;
 use orb_protocol::quic::frames::{FrameError, read_message_within, write_message};
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
-use orb_protocol::wire::directory::{HostHint, LOCAL, Resolve, Resolved, VIA};
+use orb_protocol::wire::directory::{HOSTS_MAX, HostHint, LOCAL, Resolve, Resolved, VIA};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Locate, Located};
 use orb_protocol::wire::{Reply, Request};
@@ -49,16 +49,60 @@ impl Remembered {
     }
 }
 
-/// Hosts at other super nodes that can answer for a function.
-pub(crate) async fn hosts(node: &SuperNode, function: FunctionId) -> Vec<HostHint> {
+/// Hosts at other super nodes that can answer for a function. `needed`: there are none here.
+pub(crate) async fn hosts(node: &SuperNode, function: FunctionId, needed: bool) -> Vec<HostHint> {
     if !node.driver.has_peers() {
         return Vec::new();
     }
     if let Some(hosts) = node.remembered.get(&function) {
         return hosts;
     }
+    let mut hosts = Vec::new();
+    let mut asked = BTreeSet::from([node.endpoint.node_id()]);
+    // One that knows nobody, or names those that have none, may be behind, or lie: then the next is asked, unless there
+    // are hosts here to call.
+    for keeper in keepers(node, &function) {
+        let mut sites = sites(node, &keeper, function).await;
+        sites.retain(|site| asked.insert(*site));
+        hosts = hosts_of(node, sites, function).await;
+        if !(needed && hosts.is_empty()) {
+            break;
+        }
+    }
+    node.remembered.put(function, &hosts);
+    hosts
+}
+
+/// Who keeps a function's directory, this node before others: it need not ask itself.
+fn keepers(node: &SuperNode, function: &FunctionId) -> Vec<NodeId> {
+    let mut keepers = node.driver.directory(function);
+    keepers.sort_by_key(|keeper| *keeper != node.endpoint.node_id());
+    keepers
+}
+
+/// Super nodes that have hosts of a function, as one of its directory says.
+async fn sites(node: &SuperNode, keeper: &NodeId, function: FunctionId) -> Vec<NodeId> {
+    if *keeper == node.endpoint.node_id() {
+        return node.driver.sites(&function);
+    }
+    let locate = Locate {
+        function,
+        extensions: Extensions::none(),
+    };
+    match ask_super::<Located>(node, keeper, locate.into(), ANSWER_MAX).await {
+        Some(Ok(located)) => located.supers,
+        Some(Err(fault)) => {
+            tracing::debug!(super_node = %keeper, %fault, "a function could not be located");
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
+
+/// Hosts at these super nodes, as each says of its own.
+async fn hosts_of(node: &SuperNode, sites: Vec<NodeId>, function: FunctionId) -> Vec<HostHint> {
     let mut asked = JoinSet::new();
-    for site in sites(node, function).await.into_iter().take(SITES_MAX) {
+    for site in sites.into_iter().take(SITES_MAX) {
         if let Some(connection) = node.driver.peer_connection(&site) {
             let address = node.driver.peer_address(&site);
             asked.spawn(async move { hosts_at(&connection, address?, function).await });
@@ -66,38 +110,13 @@ pub(crate) async fn hosts(node: &SuperNode, function: FunctionId) -> Vec<HostHin
     }
     let mut hosts = Vec::new();
     while let Some(answer) = asked.join_next().await {
-        hosts.extend(answer.ok().flatten().unwrap_or_default());
-    }
-    node.remembered.put(function, &hosts);
-    hosts
-}
-
-/// Super nodes that have hosts of a function: as the first of its directory that can be asked says.
-async fn sites(node: &SuperNode, function: FunctionId) -> Vec<NodeId> {
-    let me = node.endpoint.node_id();
-    let directory = node.driver.directory(&function);
-    if directory.contains(&me) {
-        return node
-            .driver
-            .sites(&function)
-            .into_iter()
-            .filter(|site| *site != me)
-            .collect();
-    }
-    for keeper in directory {
-        let locate = Locate {
-            function,
-            extensions: Extensions::none(),
-        };
-        match ask_super::<Located>(node, &keeper, locate.into(), ANSWER_MAX).await {
-            Some(Ok(located)) => return located.supers.into_iter().filter(|site| *site != me).collect(),
-            Some(Err(fault)) => {
-                tracing::debug!(super_node = %keeper, %fault, "a function could not be located");
-            }
-            None => {}
+        let some = answer.ok().flatten().unwrap_or_default();
+        if some.is_empty() {
+            node.offences.sites_empty.add();
         }
+        hosts.extend(some);
     }
-    Vec::new()
+    hosts
 }
 
 async fn hosts_at(connection: &Connection, address: String, function: FunctionId) -> Option<Vec<HostHint>> {
@@ -109,7 +128,7 @@ async fn hosts_at(connection: &Connection, address: String, function: FunctionId
     let resolved: Resolved = ask(connection, resolve.into(), ANSWER_MAX).await.ok()?;
     let link_us = u32::try_from(connection.rtt().as_micros()).unwrap_or(u32::MAX);
     let via = format!("{}@{address}", connection.peer());
-    let hosts = resolved.hosts.into_iter().map(|mut host| {
+    let hosts = resolved.hosts.into_iter().take(HOSTS_MAX).map(|mut host| {
         host.rtt_us = host.rtt_us.saturating_add(link_us);
         // Whatever it says itself: it answers for its own hosts only.
         host.extensions = Extensions::none().with(VIA, via.clone().into_bytes());
@@ -147,3 +166,7 @@ async fn ask<T: DeserializeOwned>(
         .map_err(|error| super::super::faults::of_frame(&error))?
         .into_result()
 }
+
+#[cfg(test)]
+#[path = "remote_tests.rs"]
+mod tests;

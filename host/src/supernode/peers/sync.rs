@@ -3,27 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orb_protocol::fault::FaultKind;
 use orb_protocol::federation::clock::Clock;
 use orb_protocol::federation::reconcile::ReconcileError;
 use orb_protocol::id::NodeId;
-use orb_protocol::manifest::{ManifestError, Verified};
+use orb_protocol::manifest::ManifestError;
 use orb_protocol::quic::Connection;
 use orb_protocol::quic::frames::{FrameError, read_message_within, write_message};
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{CURSORS_MAX, Changes, ChangesPage, Cursor, RegistryChange};
 use orb_protocol::wire::{Reply, Request};
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::super::connection::Exchange;
-use super::super::{SuperNode, faults};
+use super::super::{SuperNode, faults, publish};
 use super::reconcile;
 use crate::store::database::StoreError;
 use crate::store::registry::Recorded;
 
 /// How long the other side may take for the next page.
 pub(super) const PAGE_MAX: Duration = Duration::from_secs(20);
+
+/// How long all of a pull may take. What it has brought by then is kept.
+const PULL_MAX: Duration = Duration::from_secs(300);
+/// By how much a log may be longer than it is known to be here.
+const LEAP_MAX: u64 = 1 << 32;
 
 /// Why changes were not taken in.
 #[derive(Debug, thiserror::Error)]
@@ -44,15 +49,25 @@ pub(crate) enum SyncError {
     Store(#[from] StoreError),
 }
 
-/// Verifies a change and joins it into the registry, durably. Returns its manifest if it is live now.
-pub(crate) async fn take_in(
-    node: &SuperNode,
-    change: RegistryChange,
-) -> Result<Option<Arc<Verified>>, SyncError> {
-    let manifest = Arc::new(change.manifest.verify()?);
-    change.head.verify_for(&manifest).map_err(|_| SyncError::Head)?;
-    let recorded = node.storage.take_in(&manifest, change.head, change.at).await?;
-    Ok(matches!(recorded, Recorded::Stored { .. }).then_some(manifest))
+/// Verifies a change, joins it into the registry, durably, and tells whom it concerns. In a task of its own: what is
+/// stored has to be known here, whatever becomes of the link that it came on.
+pub(crate) fn take_in(node: &Arc<SuperNode>, change: RegistryChange) -> JoinHandle<Result<(), SyncError>> {
+    let node = Arc::clone(node);
+    tokio::spawn(async move {
+        let at = change.at;
+        let manifest = Arc::new(change.manifest.verify()?);
+        change.head.verify_for(&manifest).map_err(|_| SyncError::Head)?;
+        let recorded = node.storage.take_in(&manifest, change.head, at).await;
+        if recorded.is_err() {
+            publish::tell_if_stored(&node, &manifest).await;
+        }
+        let is_news = matches!(recorded?, Recorded::Stored { .. });
+        node.driver.on_stored(at, is_news.then_some(&manifest));
+        if is_news {
+            node.beyond.on_changed(manifest.function());
+        }
+        Ok(())
+    })
 }
 
 /// Takes in a page of changes, all of them in few commits.
@@ -60,40 +75,39 @@ pub(super) async fn take_in_all(
     node: &Arc<SuperNode>,
     changes: Vec<RegistryChange>,
 ) -> Result<(), SyncError> {
-    let mut tasks: JoinSet<Result<(), SyncError>> = JoinSet::new();
-    for change in changes {
-        let (node, at) = (Arc::clone(node), change.at);
-        tasks.spawn(async move {
-            if let Some(manifest) = take_in(&node, change).await? {
-                node.driver.on_stored(at, Some(&manifest));
-                node.beyond.on_changed(manifest.function());
-            }
-            Ok(())
-        });
-    }
-    // Also the rest of them after an error: what is stored has to be known.
+    let tasks: Vec<_> = changes.into_iter().map(|change| take_in(node, change)).collect();
     let mut result = Ok(());
-    while let Some(done) = tasks.join_next().await {
-        result = result.and(done.expect("taking in a change does not panic"));
+    for task in tasks {
+        result = result.and(task.await.expect("taking in a change does not panic"));
     }
     result
 }
 
 /// Fetches from a super node what is not known here. Returns what is known then.
 pub(crate) async fn pull(node: &Arc<SuperNode>, from: NodeId) -> Result<Vec<Cursor>, SyncError> {
+    timeout(PULL_MAX, pull_all(node, from))
+        .await
+        .unwrap_or(Err(FrameError::TimedOut(PULL_MAX).into()))
+}
+
+async fn pull_all(node: &Arc<SuperNode>, from: NodeId) -> Result<Vec<Cursor>, SyncError> {
     let connection = node.driver.peer_connection(&from).ok_or(SyncError::NotLinked)?;
     let mut known = if node.driver.is_beyond_clock(&from) {
         match reconcile::ask(node, &connection).await {
-            // An older super node cannot compare, but can tell everything.
-            Err(SyncError::Said(fault)) if fault.kind == FaultKind::VersionMismatch => {
+            // An older one cannot compare, and another one has no time for it: both can tell everything.
+            Err(error) => {
+                tracing::debug!(super_node = %from, %error, "not compared: all changes are pulled");
                 replay(node, &connection).await?
             }
-            compared => compared?,
+            Ok(known) => known,
         }
     } else {
         replay(node, &connection).await?
     };
     known.truncate(CURSORS_MAX);
+    let own = node.storage.clock().await?;
+    // Numbers go up one by one: one that leaps would leave none for what comes after it.
+    known.retain(|cursor| cursor.number.saturating_sub(own.get(&cursor.log)) <= LEAP_MAX);
     node.storage.raise(known.clone()).await?;
     Ok(known)
 }
