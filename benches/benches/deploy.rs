@@ -8,17 +8,15 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use orb_benches::baseline::{self, request};
 use orb_benches::network::Network;
 use orb_benches::process::{Server, role};
-use orb_benches::{EMPTY_COMMAND, JAVASCRIPT, baseline::connect};
-use orb_protocol::client::{CallOptions, Client, Draft};
-use orb_protocol::id::{ArtifactHash, FunctionId};
+use orb_benches::{EMPTY_COMMAND, JAVASCRIPT, baseline::connect, command};
+use orb_protocol::client::{CallOptions, Client};
+use orb_protocol::id::FunctionId;
 use orb_protocol::key::OwnerKey;
-use orb_protocol::manifest::{Kind, Limits, Publish, Visibility};
-use orb_protocol::wire::extension::Extensions;
 
 /// Bytes of the artifact.
 const ARTIFACT_BYTES: usize = 64 << 10;
@@ -77,7 +75,7 @@ async fn measure(rounds: usize) -> Result<()> {
 /// Deploys a new function. How long it takes from there until a host is ready, and until one has answered.
 async fn deploy(client: &Client, round: usize, artifact: Bytes) -> Result<(Duration, Duration)> {
     let owner = OwnerKey::from_seed([7; 32]);
-    let draft = draft(round)?;
+    let draft = command(&format!("round-{round}"), 1)?;
     let function = FunctionId::derive(&owner.id(), &draft.name);
     let deployed = client.deploy(&owner, draft, artifact, false).await?;
     let began = Instant::now();
@@ -88,27 +86,6 @@ async fn deploy(client: &Client, round: usize, artifact: Bytes) -> Result<(Durat
         .call(function, Bytes::new(), CallOptions::default())
         .await?;
     Ok((ready, began.elapsed()))
-}
-
-fn draft(round: usize) -> Result<Draft> {
-    Ok(Draft {
-        name: format!("round-{round}").parse().context("a good name")?,
-        publish: Publish {
-            // Filled in from the artifact.
-            artifact: ArtifactHash::of(b""),
-            artifact_bytes: 0,
-            kind: Kind::Command,
-            engine: None,
-            limits: Limits::default(),
-            capabilities: Vec::new(),
-            visibility: Visibility::default(),
-            idempotent: true,
-            replicas: 1,
-            content_type: "application/json".to_owned(),
-            extensions: Extensions::none(),
-        },
-        message: String::new(),
-    })
 }
 
 /// A command that does nothing, with a section that nobody reads.

@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use orb_benches::EMPTY_COMMAND;
 use orb_benches::network::Network;
 use orb_benches::process::resident_bytes;
-use orb_protocol::client::{Client, Draft};
+use orb_benches::{EMPTY_COMMAND, command};
+use orb_protocol::client::Client;
 use orb_protocol::id::FunctionId;
 use orb_protocol::key::OwnerKey;
-use orb_protocol::manifest::{Kind, Limits, Publish, Visibility};
-use orb_protocol::wire::extension::Extensions;
 use tokio::task::JoinSet;
 
 /// Functions of the small registry.
@@ -107,7 +105,7 @@ async fn publish(network: &Network, count: usize) -> Result<Vec<FunctionId>> {
                     return anyhow::Ok(mine);
                 }
                 let owner = owner(number / PER_OWNER);
-                let draft = draft(number)?;
+                let draft = command(&format!("function-{number}"), 3)?;
                 mine.push(FunctionId::derive(&owner.id(), &draft.name));
                 client
                     .deploy(&owner, draft, Bytes::from_static(EMPTY_COMMAND), false)
@@ -124,27 +122,6 @@ async fn publish(network: &Network, count: usize) -> Result<Vec<FunctionId>> {
 
 fn owner(number: usize) -> OwnerKey {
     OwnerKey::from_seed(*blake3::hash(&number.to_le_bytes()).as_bytes())
-}
-
-fn draft(number: usize) -> Result<Draft> {
-    Ok(Draft {
-        name: format!("function-{number}").parse().context("a good name")?,
-        publish: Publish {
-            // Filled in from the artifact.
-            artifact: orb_protocol::id::ArtifactHash::of(b""),
-            artifact_bytes: 0,
-            kind: Kind::Command,
-            engine: None,
-            limits: Limits::default(),
-            capabilities: Vec::new(),
-            visibility: Visibility::default(),
-            idempotent: true,
-            replicas: 3,
-            content_type: "application/json".to_owned(),
-            extensions: Extensions::none(),
-        },
-        message: String::new(),
-    })
 }
 
 fn print_memory(few: &Registry, many: &Registry) {

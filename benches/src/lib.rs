@@ -10,6 +10,10 @@
 //! - [`process`]: roles (a bench's own binary started again as a server), pinning, memory figures.
 
 use bytes::Bytes;
+use orb_protocol::client::Draft;
+use orb_protocol::id::ArtifactHash;
+use orb_protocol::manifest::{Kind, Publish, Visibility};
+use orb_protocol::wire::extension::Extensions;
 use orb_runtime::{Artifact, CallContext, Event, Input, Job, Limits, Sandbox};
 
 pub mod bare;
@@ -34,6 +38,31 @@ pub const EMPTY_COMMAND: &[u8] = b"\0asm\x01\0\0\0\
     \x05\x03\x01\0\x01\
     \x07\x13\x02\x06memory\x02\0\x06_start\0\0\
     \x0a\x04\x01\x02\0\x0b";
+
+/// A command of this name to be deployed, under the limits that functions have by default.
+///
+/// # Errors
+/// It is no name.
+pub fn command(name: &str, replicas: u16) -> anyhow::Result<Draft> {
+    Ok(Draft {
+        name: name.parse()?,
+        publish: Publish {
+            // Filled in from the artifact.
+            artifact: ArtifactHash::of(b""),
+            artifact_bytes: 0,
+            kind: Kind::Command,
+            engine: None,
+            limits: orb_protocol::manifest::Limits::default(),
+            capabilities: Vec::new(),
+            visibility: Visibility::default(),
+            idempotent: true,
+            replicas,
+            content_type: "application/json".to_owned(),
+            extensions: Extensions::none(),
+        },
+        message: String::new(),
+    })
+}
 
 /// A call of an artifact with [`INPUT`], under the limits that functions have by default.
 pub fn job(artifact: &Artifact) -> Job {

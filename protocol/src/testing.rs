@@ -43,3 +43,16 @@ pub(crate) fn manifest(
     .verify()
     .expect("what was just signed verifies")
 }
+
+/// A function's manifests with these numbers: of each number two rivals, and a tombstone.
+pub(crate) fn manifests(key: &OwnerKey, generations: &[u64], revisions: &[u64]) -> Vec<Verified> {
+    let mut all = Vec::new();
+    for &generation in generations {
+        for &revision in revisions {
+            for action in [publish(0), publish(1), Action::Decommission(Default::default())] {
+                all.push(manifest(key, "a", generation, revision, action));
+            }
+        }
+    }
+    all
+}

@@ -189,18 +189,29 @@ impl RegistryTables {
         live(&txn.open_table(LIVE)?, &txn.open_table(HISTORY)?, function)
     }
 
-    /// The live manifest and its head, as they are stored; `None` if either is not there or is damaged.
+    /// The live manifest and its head, as they are stored; `None` if either is not there or is damaged beyond repair.
     pub(crate) fn with_head(
         txn: &ReadTransaction,
         function: &FunctionId,
     ) -> Result<Option<(SignedManifest, SignedHead)>, TxnError> {
         let key = function.as_bytes().as_slice();
-        let heads = txn.open_table(HEADS)?;
-        let manifest = Self::live(txn, function)?.map(|manifest| manifest.signed().clone());
-        let Some((manifest, head)) = manifest.zip(heads.get(key)?) else {
+        let (table, heads) = (txn.open_table(LIVE)?, txn.open_table(HEADS)?);
+        let (Some(record), Some(head)) = (table.get(key)?, heads.get(key)?) else {
             return Ok(None);
         };
-        Ok(Some((manifest, unseal("heads", key, head.value())?)))
+        let signed = match unseal("live", key, record.value()) {
+            Ok(signed) => Some(signed),
+            // Its second copy, if that is sound. One that is not must not keep the others from who asks for all.
+            Err(_) => match live(&table, &txn.open_table(HISTORY)?, function) {
+                Ok(repaired) => repaired.map(|manifest| manifest.signed().clone()),
+                Err(TxnError::Store(error)) => {
+                    tracing::error!(%function, %error, "a revision is not passed on");
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(signed.zip(unseal("heads", key, head.value()).ok()))
     }
 
     /// How many functions are known, decommissioned ones too.

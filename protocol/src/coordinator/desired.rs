@@ -174,8 +174,7 @@ fn hash_start(manifest: &Verified) -> u64 {
 mod tests {
     use super::*;
     use crate::key::OwnerKey;
-    use crate::manifest::Action;
-    use crate::testing::{manifest, publish};
+    use crate::testing::{manifest, manifests, publish};
 
     #[test]
     fn it_is_small() {
@@ -185,20 +184,7 @@ mod tests {
     #[test]
     fn it_orders_manifests_as_their_ranks_do() {
         let key = OwnerKey::from_seed([1; 32]);
-        let mut all = Vec::new();
-        for generation in 0..2 {
-            for revision in 1..4 {
-                all.push(manifest(&key, "a", generation, revision, publish(0)));
-                all.push(manifest(&key, "a", generation, revision, publish(1)));
-                all.push(manifest(
-                    &key,
-                    "a",
-                    generation,
-                    revision,
-                    Action::Decommission(Default::default()),
-                ));
-            }
-        }
+        let all = manifests(&key, &[0, 1], &[1, 2, 3]);
         for one in &all {
             let desired = Desired::new(one, true, &mut TermsInUse::default());
             for other in &all {

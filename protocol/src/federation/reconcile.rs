@@ -192,8 +192,8 @@ mod tests {
 
     use super::*;
     use crate::key::OwnerKey;
-    use crate::manifest::{Action, GENERATION_MAX, REVISION_MAX};
-    use crate::testing::{manifest, publish};
+    use crate::manifest::{GENERATION_MAX, REVISION_MAX};
+    use crate::testing::{manifest, manifests, publish};
 
     fn numbered(number: u64) -> ItemId {
         *blake3::hash(&number.to_le_bytes()).as_bytes()
@@ -269,20 +269,7 @@ mod tests {
     #[test]
     fn items_of_a_function_are_in_the_order_of_its_manifests() {
         let key = OwnerKey::from_seed([1; 32]);
-        let mut all = Vec::new();
-        for generation in [0, 1, GENERATION_MAX] {
-            for revision in [1, 2, REVISION_MAX] {
-                all.push(manifest(&key, "a", generation, revision, publish(0)));
-                all.push(manifest(&key, "a", generation, revision, publish(1)));
-                all.push(manifest(
-                    &key,
-                    "a",
-                    generation,
-                    revision,
-                    Action::Decommission(Default::default()),
-                ));
-            }
-        }
+        let all = manifests(&key, &[0, 1, GENERATION_MAX], &[1, 2, REVISION_MAX]);
         for one in &all {
             assert!(one.function().as_bytes().starts_with(function_start(&item(one))));
             for other in &all {

@@ -182,3 +182,7 @@ pub(crate) async fn send(
         from = page.next;
     }
 }
+
+#[cfg(test)]
+#[path = "sync_tests.rs"]
+mod tests;
