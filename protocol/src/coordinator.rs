@@ -151,7 +151,24 @@ impl Coordinator {
         self.news.pop_front()
     }
 
-    /// Takes in a live manifest that was stored, also at start-up. Hosts are told of a change: those that hold
+    /// At start-up, before anything else: takes up the live manifests that `read` gives to its argument, each
+    /// function's once. Returns how many they were. In the order of their ids they end up in a tree without gaps, in
+    /// three fifths of the memory that they take when they come one by one.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub fn restore<E>(
+        &mut self,
+        read: impl FnOnce(&mut dyn FnMut(&Verified)) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let (mut functions, terms) = (Vec::new(), &mut self.terms);
+        // Until others are linked this one places everything.
+        read(&mut |manifest| functions.push((manifest.function(), Desired::new(manifest, true, terms))))?;
+        self.functions = functions.into_iter().collect();
+        Ok(self.functions.len())
+    }
+
+    /// Takes in a live manifest that was stored. Hosts are told of a change: those that hold
     /// the function, and those that want to hear of everything.
     pub fn on_manifest(&mut self, manifest: &Verified) {
         let function = manifest.function();

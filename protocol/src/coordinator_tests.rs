@@ -1,7 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 
 use super::*;
-use crate::id::ArtifactHash;
 use crate::key::OwnerKey;
 use crate::manifest::{Action, Limits};
 use crate::testing::{manifest, publish};
@@ -129,7 +128,7 @@ fn a_lost_host_is_replaced_and_a_short_absence_moves_nothing() {
             generation: 0,
             revision: 1,
         },
-        artifact: crate::id::ArtifactHash::of(&[0]),
+        manifest: revision(1).hash(),
         ready: true,
     };
     let byte = assigned[0].as_bytes()[0];
@@ -198,8 +197,36 @@ fn during_an_edit_the_old_revision_answers_and_the_new_one_comes_first() {
 }
 
 /// Two revisions of one number, the one that wins last.
+#[test]
+fn what_was_stored_is_placed_once_hosts_come() {
+    let mut coordinator = Coordinator::new();
+    let key = OwnerKey::from_seed([1; 32]);
+    let live = revision(1);
+    let ended = manifest(&key, "b", 0, 2, Action::Decommission(Default::default()));
+    let stored = |each: &mut dyn FnMut(&Verified)| {
+        [&live, &ended].into_iter().for_each(each);
+        Ok::<_, std::convert::Infallible>(())
+    };
+    assert_eq!(coordinator.restore(stored), Ok(2));
+    join(&mut coordinator, 1, &[]);
+    let assigned = Effect::Assign(node(1), live.function());
+    assert_eq!(effects(&mut coordinator), [assigned, Effect::Synced(node(1))]);
+    // It is known: a second time it is no news.
+    coordinator.on_manifest(&live);
+    assert_eq!(effects(&mut coordinator), []);
+    let unread = |_: &mut dyn FnMut(&Verified)| Err("the disk");
+    assert_eq!(Coordinator::new().restore(unread), Err("the disk"));
+}
+
+/// Two of one number with the same bytes.
 fn rivals() -> (Verified, Verified) {
-    let of = |artifact| manifest(&OwnerKey::from_seed([1; 32]), "a", 0, 2, publish(artifact));
+    let of = |fuel| {
+        let mut publish = publish(1);
+        if let Action::Publish(publish) = &mut publish {
+            publish.limits.fuel = fuel;
+        }
+        manifest(&OwnerKey::from_seed([1; 32]), "a", 0, 2, publish)
+    };
     let (one, other) = (of(1), of(2));
     if one.rank() < other.rank() {
         (one, other)
@@ -250,7 +277,7 @@ fn a_host_that_comes_back_with_a_revision_that_lost_is_told_of_the_one_that_has_
         let held = Held {
             function,
             version: manifest.version(),
-            artifact: manifest.publish().unwrap().artifact,
+            manifest: manifest.hash(),
             ready: true,
         };
         join(&mut coordinator, 1, &[held]);
@@ -276,7 +303,7 @@ fn a_version_that_nobody_signed_is_not_believed() {
     let held = Held {
         function,
         version: made_up,
-        artifact: ArtifactHash::of(b"made up"),
+        manifest: revision(1).hash(),
         ready: true,
     };
     join(&mut coordinator, 3, &[held]);
@@ -331,7 +358,7 @@ fn a_host_that_was_away_is_told_what_it_missed_before_it_is_synced() {
             generation: 0,
             revision: 1,
         },
-        artifact: crate::id::ArtifactHash::of(&[0]),
+        manifest: revision(1).hash(),
         ready: true,
     };
     join(&mut coordinator, 9, &[held]);

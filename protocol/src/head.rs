@@ -36,12 +36,16 @@ pub fn seq(version: Version) -> Option<i64> {
 impl SignedHead {
     /// Signs the head that goes with a manifest.
     pub fn sign(key: &OwnerKey, manifest: &Verified) -> Self {
-        let (version, hash) = (manifest.version(), manifest.hash());
-        let buffer = signed_buffer(&manifest.manifest().name, version, &hash);
+        let buffer = signed_buffer(&manifest.manifest().name, manifest.version(), &manifest.hash());
+        Self::of(manifest, key.sign_raw(&buffer).to_vec())
+    }
+
+    /// The head of a manifest, if this is its signature: see [`SignedHead::verify_for`].
+    pub fn of(manifest: &Verified, signature: Vec<u8>) -> Self {
         Self {
-            version,
-            manifest: hash,
-            signature: key.sign_raw(&buffer).to_vec(),
+            version: manifest.version(),
+            manifest: manifest.hash(),
+            signature,
         }
     }
 

@@ -303,15 +303,14 @@ impl Holder {
         let held = |(&function, replica): (&FunctionId, &Replica)| {
             let ready = replica.ready.is_some();
             let manifest = replica.ready.as_ref().unwrap_or(&replica.live);
-            let artifact = manifest.publish()?.artifact;
-            Some(Held {
+            Held {
                 function,
                 version: manifest.version(),
-                artifact,
+                manifest: manifest.hash(),
                 ready,
-            })
+            }
         };
-        self.replicas.iter().filter_map(held).collect()
+        self.replicas.iter().map(held).collect()
     }
 
     /// How many functions are held or wanted.
@@ -387,7 +386,13 @@ impl Holder {
         let used_ms = old.as_ref().map_or(self.now_ms, |old| old.used_ms);
         let ready = old.as_ref().and_then(|old| old.ready.clone());
         // A new life of the function does not answer with the bytes of an older one.
-        let ready = ready.filter(|r| r.version().generation == manifest.version().generation);
+        let is_of_this_life = |r: &Verified| r.version().generation == manifest.version().generation;
+        let is_reborn = ready.as_ref().is_some_and(|ready| !is_of_this_life(ready));
+        let ready = ready.filter(is_of_this_life);
+        if is_reborn {
+            // Its bytes go: nobody has them any more, so a host that starts again must not ask for them.
+            self.effects.push_back(Effect::Purge(function, None));
+        }
         self.effects.push_back(Effect::Obtain(Box::new(manifest.clone())));
         let replica = Replica {
             live: manifest,

@@ -139,7 +139,6 @@ impl Gone {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ArtifactHash;
     use crate::key::OwnerKey;
     use crate::manifest::Action;
     use crate::testing::{manifest, publish};
@@ -157,7 +156,7 @@ mod tests {
         Held {
             function: manifest.function(),
             version: manifest.version(),
-            artifact: ArtifactHash::of(b""),
+            manifest: manifest.hash(),
             ready: true,
         }
     }

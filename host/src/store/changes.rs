@@ -23,6 +23,7 @@ use orb_protocol::id::{FunctionId, NodeId};
 use orb_protocol::manifest::Action;
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Cursor, ItemId, LogId, RegistryChange, SignedRecord};
+use orb_protocol::wire::packed::{PAGE_BYTES, weight};
 
 use super::database::{Database, StoreError, TxnError, seal, unseal};
 use super::registry::RegistryTables;
@@ -36,8 +37,6 @@ const CLOCK: Definition = TableDefinition::new("clock");
 const MEMBERS: Definition = TableDefinition::new("members");
 const IDENTITY: Definition = TableDefinition::new("identity");
 const LOG: &[u8] = b"log";
-/// Bytes of manifests in one page: leaves room in a message for what stands around them.
-const PAGE_BYTES: usize = orb_protocol::wire::codec::MESSAGE_LEN_MAX / 2;
 
 /// A page of changes, and where the next one begins.
 #[derive(Debug, Default)]
@@ -176,7 +175,7 @@ impl ChangeTables {
                     return Ok(page);
                 }
                 if let Some(change) = change(txn, at, &function)? {
-                    bytes += change.manifest.bytes.len() + 256;
+                    bytes += weight(&change);
                     page.changes.push(change);
                 }
             }
@@ -217,7 +216,7 @@ impl ChangeTables {
                 continue;
             };
             if let Some(change) = change(txn, at, &function)? {
-                bytes += change.manifest.bytes.len() + 256;
+                bytes += weight(&change);
                 changes.push(change);
             }
         }
@@ -257,7 +256,7 @@ fn change(
     Ok(live.map(|(manifest, head)| RegistryChange {
         at,
         manifest,
-        head,
+        head_signature: head.signature,
         extensions: Extensions::none(),
     }))
 }

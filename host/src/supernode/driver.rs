@@ -69,6 +69,17 @@ impl Driver {
         })
     }
 
+    /// Takes up what is stored, before anything else; see [`Coordinator::restore`].
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub(crate) fn restore<E>(
+        &self,
+        read: impl FnOnce(&mut dyn FnMut(&Verified)) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        self.drive(|coordinator, _| coordinator.restore(read))
+    }
+
     /// Takes in a manifest that is stored, and was told to other super nodes before.
     pub(crate) fn on_manifest(&self, manifest: &Verified) {
         self.drive(|coordinator, _| coordinator.on_manifest(manifest));

@@ -176,11 +176,7 @@ fn open(path: &std::path::Path) -> anyhow::Result<(DataDir, Storage)> {
 fn load(storage: Storage, record: VerifiedRecord) -> anyhow::Result<(Storage, Arc<Driver>)> {
     let (clock, members) = storage.federation()?;
     let driver = Driver::new(Hub::new(record, storage.log(), clock));
-    let mut functions = 0u64;
-    storage.all_live(|manifest| {
-        functions += 1;
-        driver.on_manifest(&manifest);
-    })?;
+    let functions = driver.restore(|each| storage.all_live(|manifest| each(&manifest)))?;
     for member in members {
         if let Ok(member) = VerifiedRecord::verify(member) {
             driver.on_record(None, member);

@@ -330,7 +330,7 @@ async fn record(
                 .help("decommission functions that are not needed, or ask the operator for more"));
         }
     }
-    let (assigned, shortage) = tell(&node, &manifest, head, published);
+    let (assigned, shortage) = tell(&node, &manifest, head.signature, published);
     drop(place);
     Ok(Published {
         version: manifest.version(),
@@ -345,7 +345,7 @@ async fn record(
 fn tell(
     node: &SuperNode,
     manifest: &Verified,
-    head: SignedHead,
+    head_signature: Vec<u8>,
     at: Option<Cursor>,
 ) -> (Vec<NodeId>, Option<String>) {
     node.beyond.on_changed(manifest.function());
@@ -356,7 +356,7 @@ fn tell(
     let change = RegistryChange {
         at,
         manifest: manifest.signed().clone(),
-        head,
+        head_signature,
         extensions: Extensions::none(),
     };
     node.driver.on_published(manifest, &change)

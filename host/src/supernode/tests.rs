@@ -523,7 +523,7 @@ async fn a_host_that_comes_back_hears_what_it_missed() {
     let held = Held {
         function: first.function(),
         version: first.version(),
-        artifact: first.publish().unwrap().artifact,
+        manifest: first.hash(),
         ready: true,
     };
     host.say(Holding {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::id::{ArtifactHash, EngineHash, NodeId, OwnerId};
+use crate::id::{EngineHash, ManifestHash, NodeId, OwnerId};
 use crate::manifest::{Limits, Verified, Version};
 use crate::wire::control::Held;
 
@@ -16,10 +16,9 @@ const FIRST: u32 = 1 << 31;
 pub(super) struct Desired {
     /// The generation; and as the topmost bit whether this super node places it.
     generation_and_first: u32,
-    /// The first bytes of the artifact's hash: tells what hosts have of two revisions of one number apart.
-    artifact_mark: u32,
     revision: u64,
-    /// The first bytes of the manifest's hash: decides between two manifests of one number.
+    /// The first bytes of the manifest's hash: decides between two manifests of one number, and tells what hosts
+    /// have of them apart.
     hash_start: u64,
     /// `None` once the function is decommissioned.
     pub(super) wish: Option<Wish>,
@@ -63,9 +62,8 @@ impl Desired {
         let mut desired = Self {
             // A verified manifest's fits: `GENERATION_MAX`.
             generation_and_first: u32::try_from(generation).unwrap_or(u32::MAX) & !FIRST,
-            artifact_mark: manifest.publish().map_or(0, |publish| mark(&publish.artifact)),
             revision,
-            hash_start: hash_start(manifest),
+            hash_start: hash_start(&manifest.hash()),
             wish,
             assigned: Vec::new(),
         };
@@ -99,7 +97,11 @@ impl Desired {
             (version.generation, tombstone, version.revision, hash_start)
         };
         rank(self.version(), self.wish.is_none(), self.hash_start)
-            >= rank(manifest.version(), manifest.is_tombstone(), hash_start(manifest))
+            >= rank(
+                manifest.version(),
+                manifest.is_tombstone(),
+                hash_start(&manifest.hash()),
+            )
     }
 
     /// What a host's word for a version is worth. It may have heard of a newer one elsewhere, or make
@@ -111,7 +113,7 @@ impl Desired {
 
     /// Whether a host holds the very revision that is live.
     pub(super) fn is_held(&self, held: &Held) -> bool {
-        let is_same = self.artifact_mark == mark(&held.artifact);
+        let is_same = self.hash_start == hash_start(&held.manifest);
         self.wish.is_some() && self.version() == held.version && is_same
     }
 
@@ -130,12 +132,6 @@ pub(super) fn before(version: Version) -> Version {
         revision: version.revision.saturating_sub(1),
         ..version
     }
-}
-
-fn mark(artifact: &ArtifactHash) -> u32 {
-    let mut first = [0; 4];
-    first.copy_from_slice(&artifact.as_bytes()[..4]);
-    u32::from_le_bytes(first)
 }
 
 impl TermsInUse {
@@ -164,9 +160,9 @@ impl TermsInUse {
 }
 
 /// As a number that compares as the bytes do.
-fn hash_start(manifest: &Verified) -> u64 {
+fn hash_start(manifest: &ManifestHash) -> u64 {
     let mut start = [0; 8];
-    start.copy_from_slice(&manifest.hash().as_bytes()[..8]);
+    start.copy_from_slice(&manifest.as_bytes()[..8]);
     u64::from_be_bytes(start)
 }
 

@@ -206,7 +206,7 @@ impl Federation {
             .collect();
         self.send_records(|other| other == node, &known);
         self.send_beat(node);
-        if !self.clock.covers(own) {
+        if !self.clock.covers(own) && !self.is_news_to_others(&node) {
             self.pull(now_ms, node);
         }
     }
@@ -237,9 +237,13 @@ impl Federation {
         link.beats_different = if even { 0 } else { link.beats_different + 1 };
         let settles = even && !link.settled;
         link.settled |= even;
+        let beats_different = link.beats_different;
         // One that lacks its own peer's changes waits less: nobody else is about to bring them.
-        let patience = if behind { 1 } else { BEATS_DIFFERENT_MAX };
-        if link.beats_different > patience {
+        let patience = match behind && !self.is_news_to_others(&node) {
+            true => 1,
+            false => BEATS_DIFFERENT_MAX,
+        };
+        if beats_different > patience {
             self.pull(now_ms, node);
         }
         settles
@@ -325,6 +329,14 @@ impl Federation {
         let own = self.links.get(node).map(|link| link.own);
         let is_news = own.is_some_and(|own| own.number >= RECONCILED_MIN && self.clock.get(&own.log) == 0);
         !cursors.is_empty() && (only_own || is_news)
+    }
+
+    /// Whether a super node's log is one that nothing is known of, while others' are. If that one lost its clock, it
+    /// begins a new log and compares what it has with everybody at once. Who waits for that finds nothing left to fetch
+    /// where two comparisons at a time would each bring all.
+    fn is_news_to_others(&self, node: &NodeId) -> bool {
+        let knows_others = self.clock.cursors().iter().any(|cursor| cursor.log != self.log);
+        knows_others && self.is_beyond_clock(node)
     }
 
     /// Super nodes whose links are up.

@@ -135,18 +135,21 @@ fn a_silent_link_is_closed() {
     );
 }
 
+fn change(at: Cursor) -> RegistryChange {
+    let key = OwnerKey::from_seed([9; 32]);
+    let revision = manifest(&key, "a", 0, 1, publish(0));
+    RegistryChange {
+        at,
+        manifest: revision.signed().clone(),
+        head_signature: SignedHead::sign(&key, &revision).signature,
+        extensions: Extensions::none(),
+    }
+}
+
 #[test]
 fn what_an_owner_hands_in_goes_to_everybody_once() {
     let mut federation = linked(&[1, 2]);
-    let key = OwnerKey::from_seed([9; 32]);
-    let revision = manifest(&key, "a", 0, 1, publish(0));
-    let change = RegistryChange {
-        at: at(0, 1),
-        manifest: revision.signed().clone(),
-        head: SignedHead::sign(&key, &revision),
-        extensions: Extensions::none(),
-    };
-    federation.on_published(&change);
+    federation.on_published(&change(at(0, 1)));
     let sent = effects(&mut federation);
     assert_eq!(sent.len(), 2, "{sent:?}");
     assert_eq!(federation.own(), at(0, 1));
@@ -172,6 +175,31 @@ fn what_is_missing_is_pulled_at_once_or_when_beats_differ_for_a_while() {
     // One at a time.
     federation.on_beat(12, node(1), &beat(at(1, 0), 77));
     assert_eq!(pulls(&mut federation), []);
+}
+
+#[test]
+fn who_lost_its_clock_compares_before_others_compare_with_it() {
+    let long = at(1, RECONCILED_MIN);
+    // Nothing is known of any log but its own.
+    let mut lost = federation();
+    lost.on_published(&change(at(0, 1)));
+    lost.on_link_up(0, record(1, 1), long);
+    assert!(lost.is_beyond_clock(&node(1)));
+    assert_eq!(pulls(&mut lost), [node(1)]);
+
+    // Another one's log is known.
+    let mut other = federation();
+    other.on_link_up(0, record(2, 1), at(2, 1));
+    other.on_pulled(node(2), Some(&[at(2, 1)]));
+    other.on_link_up(0, record(1, 1), long);
+    assert!(other.is_beyond_clock(&node(1)));
+    assert_eq!(pulls(&mut other), [node(2)]);
+    for n in 1..=BEATS_DIFFERENT_MAX {
+        other.on_beat(u64::from(n), node(1), &beat(long, 77));
+        assert_eq!(pulls(&mut other), [], "beat {n}");
+    }
+    other.on_beat(10, node(1), &beat(long, 77));
+    assert_eq!(pulls(&mut other), [node(1)]);
 }
 
 #[test]

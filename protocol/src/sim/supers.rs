@@ -1,6 +1,7 @@
 //! A simulated super node: a [`Hub`] with a disk and links.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::network::Place;
@@ -13,8 +14,10 @@ use crate::id::{FunctionId, NodeId};
 use crate::key::NodeKey;
 use crate::manifest::Verified;
 use crate::registry;
+use crate::wire::codec;
 use crate::wire::extension::Extensions;
 use crate::wire::federation::{Cursor, ItemId, LogId, RegistryChange, SignedRecord};
+use crate::wire::packed::{self, PackedChanges};
 
 /// What survives a crash: the tables of a super node's database.
 #[derive(Debug, Clone, Default)]
@@ -93,10 +96,12 @@ impl Super {
         self.life += 1;
         let record = sign(&self.key, self.place, self.life);
         self.hub = Hub::new(record, self.disk.log, self.disk.clock.clone());
-        for (manifest, _) in self.disk.live.values() {
-            self.hub
-                .with_hosts(|coordinator| coordinator.on_manifest(manifest));
-        }
+        let live = self.disk.live.values();
+        let read = |each: &mut dyn FnMut(&Verified)| {
+            live.for_each(|(manifest, _)| each(manifest));
+            Ok::<_, Infallible>(())
+        };
+        let Ok(_) = self.hub.with_hosts(|coordinator| coordinator.restore(read));
         for member in self.disk.members.values() {
             let record = VerifiedRecord::verify(member.clone()).expect("it was verified when it was kept");
             self.hub.on_record(now_ms, None, record);
@@ -207,9 +212,27 @@ pub(super) fn change(at: Cursor, manifest: &Verified, head: &SignedHead) -> Regi
     RegistryChange {
         at,
         manifest: manifest.signed().clone(),
-        head: head.clone(),
+        head_signature: head.signature.clone(),
         extensions: Extensions::none(),
     }
+}
+
+/// What changes take on the wire, in bytes: in pages, as daemons send them.
+pub(super) fn pages_bytes(changes: &[(Cursor, Arc<Verified>, Arc<SignedHead>)]) -> u64 {
+    let (mut bytes, mut page, mut filled) = (0, Vec::new(), 0);
+    for (at, manifest, head) in changes {
+        let change = change(*at, manifest, head);
+        filled += packed::weight(&change);
+        page.push(change);
+        if filled >= packed::PAGE_BYTES {
+            bytes += codec::encode(&PackedChanges::pack(&page)).len();
+            (page, filled) = (Vec::new(), 0);
+        }
+    }
+    if !page.is_empty() {
+        bytes += codec::encode(&PackedChanges::pack(&page)).len();
+    }
+    bytes as u64
 }
 
 fn sign(key: &NodeKey, number: usize, life: u64) -> VerifiedRecord {

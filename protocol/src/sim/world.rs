@@ -509,11 +509,7 @@ impl<'a> World<'a> {
                 (cursor, Arc::clone(manifest), Arc::clone(head))
             };
             let changes: Vec<_> = changes.into_iter().map(with).collect();
-            let bytes = |change: &(Cursor, Arc<Verified>, Arc<SignedHead>)| {
-                crate::wire::codec::encode(&super::supers::change(change.0, &change.1, &change.2)).len()
-                    as u64
-            };
-            self.measured.pulled_bytes += changes.iter().map(bytes).sum::<u64>();
+            self.measured.pulled_bytes += super::supers::pages_bytes(&changes);
             self.measured.pulled += changes.len() as u64;
             Box::new(Pulled { changes, known })
         });

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::extension::Extensions;
 use super::tagged::wire_enum;
-use crate::id::{ArtifactHash, EngineHash, FunctionId};
+use crate::id::{EngineHash, FunctionId, ManifestHash};
 use crate::manifest::{Limits, SignedManifest, Version};
 
 /// Between two heart-beats, in milliseconds (the brief).
@@ -136,8 +136,8 @@ pub struct Held {
     pub function: FunctionId,
     /// Which version.
     pub version: Version,
-    /// Which bytes.
-    pub artifact: ArtifactHash,
+    /// Which manifest: two with one number may differ in anything.
+    pub manifest: ManifestHash,
     /// Whether it can answer for it.
     pub ready: bool,
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Offer;
 use super::extension::Extensions;
+use super::packed::PackedChanges;
 use super::tagged::wire_enum;
-use crate::head::SignedHead;
 use crate::id::{FunctionId, NodeId};
 use crate::key::SIGNATURE_LEN;
 use crate::manifest::{SignedManifest, Version};
@@ -116,8 +116,9 @@ pub struct RegistryChange {
     pub at: Cursor,
     /// The revision or tombstone.
     pub manifest: SignedManifest,
-    /// Its head, for the DHT.
-    pub head: SignedHead,
+    /// The signature of its head, for the DHT. The rest of the head follows from the manifest.
+    #[serde(with = "serde_bytes")]
+    pub head_signature: Vec<u8>,
     /// For what comes later.
     pub extensions: Extensions,
 }
@@ -253,7 +254,7 @@ pub struct Changes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangesPage {
     /// In no particular order.
-    pub changes: Vec<RegistryChange>,
+    pub changes: PackedChanges,
     /// With the last page: what the asker knows once it has taken all of them in.
     pub known: Vec<Cursor>,
     /// Whether there are no more.

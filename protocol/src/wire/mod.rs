@@ -16,6 +16,7 @@ pub mod directory;
 pub mod events;
 pub mod extension;
 pub mod federation;
+pub mod packed;
 pub mod relay;
 pub mod tagged;
 

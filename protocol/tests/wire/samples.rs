@@ -25,6 +25,7 @@ use orb_protocol::wire::federation::{
     Changes, ChangesPage, Cursor, HostRecord, Hosts, Locate, Located, Members, Order, Orders, Peer, PeerBeat,
     PeerMessage, Peered, Reconcile, Reconciled, RegistryChange, ReplicaChange, ReplicaNews, Replicas,
 };
+use orb_protocol::wire::packed::PackedChanges;
 use orb_protocol::wire::relay::{OpenRelay, RelayAccepted, RelayOffer, RelayOpened};
 use orb_protocol::wire::{Info, NodeInfo, Reply, Request};
 use serde::Serialize;
@@ -383,7 +384,7 @@ fn controls() -> Vec<Sample> {
     let held = Held {
         function: function(),
         version: version(),
-        artifact: ArtifactHash::of(b"artifact"),
+        manifest: verified().hash(),
         ready: true,
     };
     let holding = Holding {
@@ -544,7 +545,7 @@ fn federation() -> Vec<Sample> {
     let change = RegistryChange {
         at,
         manifest: signed(),
-        head: SignedHead::sign(&owner(), &verified()),
+        head_signature: SignedHead::sign(&owner(), &verified()).signature,
         extensions: extensions(),
     };
     let host = HostRecord {
@@ -600,6 +601,10 @@ fn federation() -> Vec<Sample> {
                 extensions: extensions(),
             },
         ),
+        sample(
+            "PackedChanges",
+            &PackedChanges::pack(std::slice::from_ref(&change)),
+        ),
         sample("RegistryChange", &change),
         sample(
             "Hosts",
@@ -637,7 +642,7 @@ fn federation() -> Vec<Sample> {
         sample(
             "ChangesPage",
             &ChangesPage {
-                changes: vec![change],
+                changes: PackedChanges::pack(&[change]),
                 known: vec![at],
                 last: true,
                 extensions: extensions(),

@@ -16,6 +16,7 @@ use orb_protocol::wire::federation::{
     Changes, ChangesPage, Locate, Located, Peer, PeerMessage, Peered, Reconcile, Reconciled, RegistryChange,
     SignedRecord,
 };
+use orb_protocol::wire::packed::PackedChanges;
 use orb_protocol::wire::relay::{OpenRelay, RelayAccepted, RelayOffer, RelayOpened};
 use orb_protocol::wire::tagged::Tagged;
 use orb_protocol::wire::{Info, NodeInfo, Reply, Request, codec};
@@ -98,6 +99,7 @@ const FEDERATION: &Family = &[
     ("Locate", law::<Locate>),
     ("Located", law::<Located>),
     ("SignedRecord", record),
+    ("PackedChanges", packed),
 ];
 
 /// How relay sessions are made.
@@ -172,6 +174,18 @@ fn record(bytes: &[u8]) {
     {
         assert_eq!(verified.signed(), &signed);
         assert!((1..=ADDRESSES_MAX).contains(&verified.record().addresses.len()));
+    }
+}
+
+/// Changes that can be unpacked are the same once they are packed again.
+fn packed(bytes: &[u8]) {
+    law::<PackedChanges>(bytes);
+    if let Ok(packed) = codec::decode::<PackedChanges>(bytes)
+        && let Ok(changes) = packed.unpack()
+        && codec::encode(&changes).len() <= codec::MESSAGE_LEN_MAX
+    {
+        let again = PackedChanges::pack(&changes);
+        assert_eq!(again.unpack().expect("what is packed can be unpacked"), changes);
     }
 }
 

@@ -192,7 +192,7 @@ async fn send_wanted(
         };
         let last = rest.is_empty();
         let page = ChangesPage {
-            changes,
+            changes: sync::pack(changes).await,
             known: if last { known.to_vec() } else { Vec::new() },
             last,
             extensions: Extensions::none(),

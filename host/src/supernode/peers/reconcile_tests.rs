@@ -8,6 +8,7 @@ use orb_protocol::manifest::Verified;
 use orb_protocol::quic::frames::read_message;
 use orb_protocol::wire::directory::{Resolve, Resolved};
 use orb_protocol::wire::federation::{PeerBeat, PeerMessage, RegistryChange};
+use orb_protocol::wire::packed::PackedChanges;
 
 use super::super::super::testing::{FakeSuper, Guest, Super, wasm};
 use super::*;
@@ -25,7 +26,7 @@ fn change(key: &OwnerKey, manifest: &Verified, number: u64) -> RegistryChange {
     RegistryChange {
         at: cursor(number),
         manifest: manifest.signed().clone(),
-        head: head(key, manifest),
+        head_signature: head(key, manifest).signature,
         extensions: Extensions::none(),
     }
 }
@@ -82,11 +83,12 @@ async fn where_no_clock_tells_only_what_differs_is_fetched() {
     }
     let wanted: BTreeSet<ItemId> = asked.wanted.into_iter().collect();
     assert_eq!(wanted, items(&all[SHARED..]).into_iter().collect());
+    let changes: Vec<_> = (1..)
+        .zip(&all[SHARED..])
+        .map(|(number, manifest)| change(&key, manifest, number))
+        .collect();
     let page = ChangesPage {
-        changes: (1..)
-            .zip(&all[SHARED..])
-            .map(|(number, manifest)| change(&key, manifest, number))
-            .collect(),
+        changes: PackedChanges::pack(&changes),
         known: vec![cursor(LOG_LEN)],
         last: true,
         extensions: Extensions::none(),
@@ -160,7 +162,8 @@ async fn another_super_node_is_told_what_it_lacks() {
     };
     write_message(&mut send, &asked).await.unwrap();
     let page: ChangesPage = read_message(&mut recv, MESSAGE_LEN_MAX).await.unwrap();
-    let got: BTreeSet<_> = page.changes.iter().map(|change| change.manifest.hash()).collect();
+    let got = page.changes.unpack().unwrap();
+    let got: BTreeSet<_> = got.iter().map(|change| change.manifest.hash()).collect();
     assert_eq!(got, all[SHARED - 5..].iter().map(Verified::hash).collect());
     assert!(
         page.last && page.known.iter().any(|known| known.number == SHARED as u64),

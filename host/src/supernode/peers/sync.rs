@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use orb_protocol::federation::clock::Clock;
 use orb_protocol::federation::reconcile::ReconcileError;
+use orb_protocol::head::SignedHead;
 use orb_protocol::id::NodeId;
 use orb_protocol::manifest::ManifestError;
 use orb_protocol::quic::Connection;
@@ -12,6 +13,7 @@ use orb_protocol::quic::frames::{FrameError, read_message_within, write_message}
 use orb_protocol::wire::codec::MESSAGE_LEN_MAX;
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{CURSORS_MAX, Changes, ChangesPage, Cursor, RegistryChange};
+use orb_protocol::wire::packed::{PackedChanges, UnpackError};
 use orb_protocol::wire::{Reply, Request};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -19,6 +21,7 @@ use tokio::time::timeout;
 use super::super::connection::Exchange;
 use super::super::{SuperNode, faults, publish};
 use super::reconcile;
+use crate::store::blocking;
 use crate::store::database::StoreError;
 use crate::store::registry::Recorded;
 
@@ -40,6 +43,8 @@ pub(crate) enum SyncError {
     #[error("{0}")]
     Said(orb_protocol::fault::Fault),
     #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    #[error(transparent)]
     Manifest(#[from] ManifestError),
     #[error("the head that came with a manifest is not its own")]
     Head,
@@ -56,8 +61,9 @@ pub(crate) fn take_in(node: &Arc<SuperNode>, change: RegistryChange) -> JoinHand
     tokio::spawn(async move {
         let at = change.at;
         let manifest = Arc::new(change.manifest.verify()?);
-        change.head.verify_for(&manifest).map_err(|_| SyncError::Head)?;
-        let recorded = node.storage.take_in(&manifest, change.head, at).await;
+        let head = SignedHead::of(&manifest, change.head_signature);
+        head.verify_for(&manifest).map_err(|_| SyncError::Head)?;
+        let recorded = node.storage.take_in(&manifest, head, at).await;
         if recorded.is_err() {
             publish::tell_if_stored(&node, &manifest).await;
         }
@@ -70,17 +76,21 @@ pub(crate) fn take_in(node: &Arc<SuperNode>, change: RegistryChange) -> JoinHand
     })
 }
 
-/// Takes in a page of changes, all of them in few commits.
-pub(super) async fn take_in_all(
-    node: &Arc<SuperNode>,
-    changes: Vec<RegistryChange>,
-) -> Result<(), SyncError> {
+/// Takes in a page of changes, all of them in few commits. Returns how many they were.
+pub(super) async fn take_in_all(node: &Arc<SuperNode>, changes: PackedChanges) -> Result<usize, SyncError> {
+    let changes = blocking(move || changes.unpack()).await?;
+    let count = changes.len();
     let tasks: Vec<_> = changes.into_iter().map(|change| take_in(node, change)).collect();
     let mut result = Ok(());
     for task in tasks {
         result = result.and(task.await.expect("taking in a change does not panic"));
     }
-    result
+    result.map(|()| count)
+}
+
+/// In a thread that may take its time: some milliseconds for a full page.
+pub(super) async fn pack(changes: Vec<RegistryChange>) -> PackedChanges {
+    blocking(move || PackedChanges::pack(&changes)).await
 }
 
 /// Fetches from a super node what is not known here. Returns what is known then.
@@ -126,8 +136,7 @@ async fn replay(node: &Arc<SuperNode>, connection: &Connection) -> Result<Vec<Cu
     let mut page: ChangesPage = reply.into_result().map_err(SyncError::Said)?;
     let mut count = 0;
     loop {
-        count += page.changes.len();
-        take_in_all(node, page.changes).await?;
+        count += take_in_all(node, page.changes).await?;
         if page.last {
             break;
         }
@@ -164,7 +173,7 @@ pub(crate) async fn send(
         };
         let last = page.next.is_none();
         let message = ChangesPage {
-            changes: page.changes,
+            changes: pack(page.changes).await,
             known: if last { until.cursors() } else { Vec::new() },
             last,
             extensions: Extensions::none(),

@@ -36,7 +36,7 @@ async fn a_log_does_not_leap_to_its_last_number() {
         let asked: Request = read_message(&mut recv, MESSAGE_LEN_MAX).await.unwrap();
         assert!(matches!(asked, Request::Changes(_)), "{asked:?}");
         let page = ChangesPage {
-            changes: Vec::new(),
+            changes: PackedChanges::pack(&[]),
             known: vec![cursor(told)],
             last: true,
             extensions: Extensions::none(),
