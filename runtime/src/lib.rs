@@ -34,7 +34,7 @@ mod wasi;
 
 pub use admit::{AdmissionError, AdmissionLimits, Admitted, Kind, admit, admit_within};
 pub use code::{Code, CodeKind};
-pub use compiler::{Compiler, Compiling, compile};
+pub use compiler::{Compiler, Compiling, ModuleCompiler};
 pub use config::SandboxConfig;
 pub use engine::METERING_VERSION;
 pub use features::Features;

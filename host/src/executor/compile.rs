@@ -1,22 +1,23 @@
 //! Compiling strangers' modules: each in a process of its own, that is ended at its limits. One waits for the next module.
 //!
-//! The process gets two pieces of memory on its socket: one holds the module, machine code is written to the
-//! other. What the module is refused for goes to standard error. It stands behind the same wall as
-//! executors.
+//! The process gets its setup on its socket, puts itself behind the same wall as executors, gets ready, and says so. Then
+//! it gets two pieces of memory: one holds the module, machine code is written to the other. It says when it is done; what
+//! the module is refused for goes to standard error instead. Nobody waits for its end then: the system takes
+//! milliseconds to take its namespaces apart.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use orb_runtime::{Compiler, Compiling, GuestFault, SandboxConfig, SealedFile};
+use orb_runtime::{Compiler, Compiling, GuestFault, ModuleCompiler, SandboxConfig, SealedFile};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::message::Setup;
@@ -34,12 +35,17 @@ const ENDING_MAX: Duration = Duration::from_millis(100);
 const ENDING_STEP: Duration = Duration::from_micros(100);
 /// Bytes of what is said of it.
 const MESSAGE_BYTES_MAX: u64 = 4 << 10;
+/// What it says: that it can be told what to compile, and that the machine code is written.
+const READY: u8 = b'r';
+const DONE: u8 = b'd';
+/// What it is told with the two pieces of memory.
+const MODULE: &[u8] = b"m";
 
 /// Compiles in child processes.
 #[derive(Debug)]
 pub(super) struct CompilerProcess {
     nursery: Nursery,
-    sandbox: SandboxConfig,
+    setup: Arc<Setup>,
     /// One that waits for the next module: to start one takes as long as to compile a small module.
     spare: Arc<Mutex<Option<Idle>>>,
 }
@@ -52,18 +58,44 @@ struct Idle {
 }
 
 impl Idle {
-    async fn start(nursery: &Nursery) -> io::Result<Self> {
-        let (socket, theirs) = UnixStream::pair()?;
+    async fn start(nursery: &Nursery, setup: &Setup) -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let socket = UnixStream::from_std(ours)?;
         let spawned = nursery.spawn(Task::Compile, theirs).await?;
+        socket::send(&socket, &serde_json::to_vec(setup)?, &[])?;
         Ok(Self { socket, spawned })
+    }
+
+    /// Whether it said this, rather than to end.
+    async fn says(&mut self, word: u8) -> bool {
+        self.socket.read_u8().await.is_ok_and(|said| said == word)
+    }
+
+    /// Whether it wrote machine code into `code`, rather than to end.
+    async fn compile(&mut self, module: &SealedFile, code: &File) -> bool {
+        // Two messages would be read as one otherwise.
+        self.says(READY).await
+            && socket::send(&self.socket, MODULE, &[module.file().as_fd(), code.as_fd()]).is_ok()
+            && self.says(DONE).await
     }
 }
 
 impl CompilerProcess {
     pub(super) fn new(nursery: Nursery, sandbox: &SandboxConfig) -> Self {
+        // All cores for as long as it may take.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let processor_s = sandbox.compile_time_max.as_secs().max(1) * cores;
+        let setup = Setup {
+            sandbox: sandbox.clone(),
+            bounds: Bounds {
+                memory_bytes: MEMORY_BYTES_MAX,
+                processor_s: Some(processor_s),
+            },
+        };
         Self {
             nursery,
-            sandbox: sandbox.clone(),
+            setup: Arc::new(setup),
             spare: Arc::default(),
         }
     }
@@ -76,15 +108,19 @@ impl CompilerProcess {
         {
             return Ok(idle);
         }
-        Idle::start(&self.nursery).await
+        Idle::start(&self.nursery, &self.setup).await
     }
 
     /// Starts one for the next module. Without it that one takes a little longer.
     fn keep_spare(&self) {
-        let (nursery, spare) = (self.nursery.clone(), Arc::clone(&self.spare));
+        let (nursery, setup, spare) = (
+            self.nursery.clone(),
+            Arc::clone(&self.setup),
+            Arc::clone(&self.spare),
+        );
         tokio::spawn(async move {
             if lock(&spare).is_none()
-                && let Ok(idle) = Idle::start(&nursery).await
+                && let Ok(idle) = Idle::start(&nursery, &setup).await
             {
                 *lock(&spare) = Some(idle);
             }
@@ -92,47 +128,38 @@ impl CompilerProcess {
     }
 
     async fn compile_apart(&self, wasm: &[u8]) -> Result<SealedFile, GuestFault> {
-        let limit = self.sandbox.compile_time_max;
-        let code = orb_runtime::unsealed().map_err(|error| internal(&error))?;
-        let mut spawned = self.start(wasm, &code).await.map_err(|error| internal(&error))?;
+        let limit = self.setup.sandbox.compile_time_max;
+        let begun = async {
+            let (code, module) = (orb_runtime::unsealed()?, SealedFile::copy_of(wasm)?);
+            io::Result::Ok((code, module, self.idle().await?))
+        };
+        let (code, module, mut idle) = begun.await.map_err(|error| internal(&error))?;
         let mut said = String::new();
         let end = async {
-            let stderr = &mut spawned.stderr;
-            let _ = stderr.take(MESSAGE_BYTES_MAX).read_to_string(&mut said).await;
+            let done = idle.compile(&module, &code).await;
+            if !done {
+                let stderr = &mut idle.spawned.stderr;
+                let _ = stderr.take(MESSAGE_BYTES_MAX).read_to_string(&mut said).await;
+            }
+            done
         };
-        if timeout(limit, end).await.is_err() {
-            return Err(orb_runtime::too_long(limit));
+        let done = match timeout(limit, end).await {
+            Ok(done) => done,
+            Err(_) => return Err(orb_runtime::too_long(limit)),
+        };
+        if done {
+            tokio::task::spawn_blocking(move || drop(idle));
+            // From here on it cannot change what it wrote.
+            return SealedFile::seal(code).map_err(|error| internal(&error));
         }
         // It has closed its standard error, so that it has ended, or is about to.
-        let status = wait(spawned).await.map_err(|error| internal(&error))?;
+        let status = wait(idle.spawned).await.map_err(|error| internal(&error))?;
         match status.code() {
-            Some(0) => SealedFile::seal(code).map_err(|error| internal(&error)),
             Some(REFUSED) => Err(GuestFault::Refused {
                 message: said.trim().to_owned(),
             }),
             _ => Err(ended(status, &said, limit)),
         }
-    }
-
-    async fn start(&self, wasm: &[u8], code: &File) -> io::Result<Spawned> {
-        let Idle { socket, spawned } = self.idle().await?;
-        let setup = Setup {
-            sandbox: self.sandbox.clone(),
-            bounds: Bounds {
-                memory_bytes: MEMORY_BYTES_MAX,
-                processor_s: Some(self.processor_s()),
-            },
-        };
-        let module = SealedFile::copy_of(wasm)?;
-        let setup = serde_json::to_vec(&setup)?;
-        socket::send(&socket, &setup, &[module.file().as_fd(), code.as_fd()])?;
-        Ok(spawned)
-    }
-
-    /// All cores for as long as it may take.
-    fn processor_s(&self) -> u64 {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-        self.sandbox.compile_time_max.as_secs().max(1) * cores
     }
 }
 
@@ -196,17 +223,25 @@ fn internal(error: &io::Error) -> GuestFault {
 /// # Errors
 /// This process was not started as it should be.
 pub(super) fn run() -> anyhow::Result<i32> {
-    let (setup, descriptors) = socket::receive(io::stdin())?;
+    let (setup, _) = socket::receive(io::stdin())?;
     let setup: Setup = serde_json::from_slice(&setup)?;
+    let mut socket = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // The executors' walls are what is reported and required: this process has the same.
+    let _ = walls::build(Role::Compiler, &setup.bounds);
+    let compiler = ModuleCompiler::new(&setup.sandbox).map_err(anyhow::Error::msg)?;
+    socket.write_all(&[READY])?;
+    let Ok((_, descriptors)) = socket::receive(io::stdin()) else {
+        // There is no module any more.
+        return Ok(0);
+    };
     let [module, code] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|got| anyhow::anyhow!("{} descriptors instead of 2", got.len()))?;
     let mut into = File::from(code);
     let wasm = SealedFile::receive(module)?.to_vec()?;
-    // The executors' walls are what is reported and required: this process has the same.
-    let _ = walls::build(Role::Compiler, &setup.bounds);
-    match orb_runtime::compile(&setup.sandbox, &wasm) {
+    match compiler.compile(&wasm) {
         Ok(code) => {
             into.write_all(&code)?;
+            socket.write_all(&[DONE])?;
             Ok(0)
         }
         Err(message) => {
