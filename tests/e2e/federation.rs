@@ -128,9 +128,13 @@ fn a_host_takes_an_artifact_from_another_one_if_its_super_node_does_not_have_it(
     federation.add_super_with(&["--artifact-bytes-max", "4KiB"]);
     federation.wait_until_linked();
     federation.add_host(1);
-    let owner = federation.user(0);
+    let (owner, friend) = (federation.user(0), federation.user(1));
     let name = format!("{}/large", owner.owner());
-    Project::wasm("large", &guest::padded(guest::say("large"), 64 << 10)).deploy_to(&owner, 2);
+    // A host need not be one that may call the function.
+    let visibility = format!("visibility = [{:?}, {:?}]", owner.owner(), friend.owner());
+    Project::wasm("large", &guest::padded(guest::say("large"), 64 << 10))
+        .set(&visibility)
+        .deploy_to(&owner, 2);
     federation.wait_until_ready(&owner, &name, 2);
     assert_eq!(
         files(&federation.super_data(1).join("objects")),
@@ -138,7 +142,7 @@ fn a_host_takes_an_artifact_from_another_one_if_its_super_node_does_not_have_it(
     );
     federation.hosts[0].1.kill();
     eventually("the other host answers", || {
-        let ended = federation.user(1).run(["call", &name, "null"]);
+        let ended = friend.run(["call", &name, "null"]);
         (ended.code == 0).then(|| assert_eq!(ended.text(), "large"))
     });
 }
