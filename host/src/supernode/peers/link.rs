@@ -204,7 +204,7 @@ async fn hear_change(node: &Arc<SuperNode>, from: NodeId, change: RegistryChange
     let taken = sync::take_in(node, change).await;
     // What could not be taken in is pulled later.
     if let Err(error) = taken.expect("taking in a change does not panic") {
-        node.offences.peers_unverified.add();
+        error.count(node);
         tracing::warn!(super_node = %from, %error, "a super node's change was not taken in");
     }
 }

@@ -54,6 +54,23 @@ pub(crate) enum SyncError {
     Store(#[from] StoreError),
 }
 
+impl SyncError {
+    /// Whether the other side sent what does not verify, or is nothing that it may send.
+    fn is_unverified(&self) -> bool {
+        match self {
+            Self::Unpack(_) | Self::Manifest(_) | Self::Head | Self::Reconcile(_) => true,
+            Self::NotLinked | Self::Frame(_) | Self::Said(_) | Self::Store(_) => false,
+        }
+    }
+
+    /// Counts it, if it is the other side's doing.
+    pub(super) fn count(&self, node: &SuperNode) {
+        if self.is_unverified() {
+            node.offences.peers_unverified.add();
+        }
+    }
+}
+
 /// Verifies a change, joins it into the registry, durably, and tells whom it concerns. In a task of its own: what is
 /// stored has to be known here, whatever becomes of the link that it came on.
 pub(crate) fn take_in(node: &Arc<SuperNode>, change: RegistryChange) -> JoinHandle<Result<(), SyncError>> {
@@ -98,6 +115,7 @@ pub(crate) async fn pull(node: &Arc<SuperNode>, from: NodeId) -> Result<Vec<Curs
     timeout(PULL_MAX, pull_all(node, from))
         .await
         .unwrap_or(Err(FrameError::TimedOut(PULL_MAX).into()))
+        .inspect_err(|error| error.count(node))
 }
 
 async fn pull_all(node: &Arc<SuperNode>, from: NodeId) -> Result<Vec<Cursor>, SyncError> {
