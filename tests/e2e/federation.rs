@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orb_tests::{Federation, Project, eventually, guest};
+use orb_tests::{Federation, Orb, Project, eventually, guest};
 
 /// Whether a super node knows a function, and that it lives.
 fn lives_at(federation: &Federation, place: usize, function: &str) -> Option<bool> {
@@ -81,6 +81,60 @@ fn a_super_node_that_was_away_hears_what_it_missed_and_one_that_is_lost_is_done_
         let ended = federation.user(0).run(["call", &name("meanwhile"), "null"]);
         (ended.code == 0).then_some(())
     });
+}
+
+/// The numbers of a function's revisions as a super node lists them, newest first.
+fn numbers_at(federation: &Federation, place: usize, function: &str) -> Vec<u64> {
+    let versions = federation
+        .user(place)
+        .run(["versions", function, "--json"])
+        .json();
+    let revisions = versions["revisions"].as_array().unwrap();
+    revisions
+        .iter()
+        .map(|revision| revision["revision"].as_u64().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_super_node_that_missed_revisions_has_all_of_the_history_and_goes_back_to_any() {
+    let mut federation = Federation::start(&[1, 0, 1]);
+    let mut owner = federation.user(0);
+    let name = format!("{}/kept", owner.owner());
+    let deploy = |owner: &Orb, number: u64| {
+        let program = guest::say(&number.to_string());
+        Project::wasm("kept", &program).deploy_to(owner, 1);
+    };
+    deploy(&owner, 1);
+    eventually("the last super node has heard of it", || {
+        (lives_at(&federation, 2, &name) == Some(true)).then_some(())
+    });
+    federation.supers[2].kill();
+    (2..=5).for_each(|number| deploy(&owner, number));
+    federation.restart_super(2);
+    eventually("it lists all of them", || {
+        let user = federation.user(2);
+        let ended = user.run(["versions", &name, "--json"]);
+        let told: serde_json::Value = serde_json::from_slice(&ended.stdout).ok()?;
+        let revisions = told["revisions"].as_array()?;
+        let whole = revisions.len() == 5 && told["complete"] == true;
+        whole.then(|| assert!(revisions.iter().all(|r| r["has_artifact"] == true), "{told}"))
+    });
+    // It keeps what it was told: those who told it are not needed any more.
+    federation.supers[0].kill();
+    federation.supers[1].kill();
+    assert_eq!(numbers_at(&federation, 2, &name), [5, 4, 3, 2, 1]);
+    federation.restart_super(0);
+    federation.restart_super(1);
+    // And it goes back to what it had missed, without the owner's own copy of the bytes.
+    owner.move_to(&federation.addresses[2]);
+    std::fs::remove_dir_all(owner.home().join("artifacts")).unwrap();
+    eventually("it is rolled back there", || {
+        let ended = owner.run(["rollback", "kept", "--to", "3", "--json"]);
+        (ended.code == 0).then_some(())
+    });
+    assert_eq!(owner.run(["call", &name, "null"]).text(), "3");
+    assert_eq!(numbers_at(&federation, 2, &name), [6, 5, 4, 3, 2, 1]);
 }
 
 #[test]

@@ -16,8 +16,9 @@ use orb_protocol::wire::federation::{Locate, Located};
 use orb_protocol::wire::{Info, NodeInfo, undecodable};
 
 use super::connection::Peer;
-use super::peers::remote;
+use super::peers::{history, remote};
 use super::{SuperNode, beyond, faults};
+use crate::store::registry::{KEPT_REVISIONS, artifact_of};
 
 /// How long the super node that places a function may take to say where its replicas are.
 const FIRST_MAX: Duration = Duration::from_secs(2);
@@ -73,15 +74,29 @@ pub(crate) async fn list(node: &SuperNode, asked: &List) -> Result<Listed, Fault
     })
 }
 
-/// A page of a function's revisions, newest first.
-pub(crate) async fn versions(node: &SuperNode, asked: &Versions) -> Result<VersionsListed, Fault> {
+/// A page of a function's revisions, newest first. What this node missed of the newest ones is asked for elsewhere.
+pub(crate) async fn versions(node: &Arc<SuperNode>, asked: &Versions) -> Result<VersionsListed, Fault> {
     check(&asked.extensions)?;
+    let may_ask = asked.before.is_none() && asked.extensions.get(LOCAL).is_none();
+    if may_ask {
+        history::complete(node, asked.function).await;
+    }
     let page = node
         .storage
         .versions(asked.function, asked.before, PAGE_MAX.into())
         .await
         .map_err(|error| faults::of_store(&error))?;
-    let (revisions, more) = page.ok_or_else(not_found)?;
+    let (mut revisions, more) = page.ok_or_else(not_found)?;
+    let newest = revisions.iter().take(KEPT_REVISIONS);
+    let lacks_some = newest
+        .clone()
+        .any(|(manifest, here)| !here && artifact_of(manifest).is_some());
+    if may_ask && lacks_some && !live(node, asked.function).await?.is_tombstone() {
+        let kept = history::kept_elsewhere(node, asked.function).await;
+        for (manifest, somewhere) in &mut revisions {
+            *somewhere = *somewhere || kept.contains(&manifest.hash());
+        }
+    }
     let revisions = revisions
         .into_iter()
         .map(|(manifest, has_artifact)| RevisionEntry {

@@ -327,6 +327,15 @@ impl Driver {
         hosts.iter().filter_map(host).chain(peers).collect()
     }
 
+    /// Other super nodes that may know a function, those of its directory first.
+    pub(crate) fn peers_for(&self, function: &FunctionId) -> Vec<Connection> {
+        let state = self.lock();
+        let directory = state.hub.coordinator().directory(function);
+        let mut peers = state.peers.connections();
+        peers.sort_by_key(|connection| !directory.contains(&connection.peer()));
+        peers
+    }
+
     /// Where a super node is reached.
     pub(crate) fn peer_address(&self, node: &NodeId) -> Option<String> {
         self.lock().hub.federation().address(node).map(ToOwned::to_owned)

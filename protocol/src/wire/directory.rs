@@ -23,8 +23,8 @@ pub const INVITE: u16 = 2;
 /// The extension of [`HostHint`] that names the host's super node, if it is another one than the one that
 /// answers: `NODEID@host:port`. A session with the host is opened there. UTF-8.
 pub const VIA: u16 = 1;
-/// The extension of [`Resolve`], [`Inspect`], [`WaitReady`] and [`Fetch`] between super nodes: answer from what is
-/// here, and ask no other one. Empty.
+/// The extension of [`Resolve`], [`Inspect`], [`Versions`], [`WaitReady`] and [`Fetch`] between super nodes: answer from
+/// what is here, and ask no other one. Empty. Clients send it with [`Versions`] if the newest one will do.
 pub const LOCAL: u16 = 3;
 
 /// The extension of [`Resolve`] of whoever looks in the DHT already: answer from what this federation knows, and look
@@ -172,7 +172,7 @@ pub struct VersionsListed {
 pub struct RevisionEntry {
     /// The revision.
     pub manifest: SignedManifest,
-    /// Whether the super node still has its artifact's bytes.
+    /// Whether the super node still has its artifact's bytes, or another one that it has asked.
     pub has_artifact: bool,
 }
 
