@@ -35,8 +35,8 @@ use desired::{Desired, TermsInUse, before};
 use host::{Host, ReplicaRecord};
 use settle::Settling;
 
-use crate::id::{FunctionId, NodeId};
-use crate::manifest::{Verified, Version};
+use crate::id::{FunctionId, ManifestHash, NodeId};
+use crate::manifest::{Manifest, Verified, Version};
 use crate::pause::{Pause, Turn};
 use crate::placement::{self, FailureDomain};
 use crate::removals::Removals;
@@ -151,7 +151,7 @@ impl Coordinator {
         self.news.pop_front()
     }
 
-    /// At start-up, before anything else: takes up the live manifests that `read` gives to its argument, each
+    /// At start-up, before anything else: takes up what live manifests say, which `read` gives to its argument, each
     /// function's once. Returns how many they were. In the order of their ids they end up in a tree without gaps, in
     /// three fifths of the memory that they take when they come one by one.
     ///
@@ -159,11 +159,13 @@ impl Coordinator {
     /// What `read` returns.
     pub fn restore<E>(
         &mut self,
-        read: impl FnOnce(&mut dyn FnMut(&Verified)) -> Result<(), E>,
+        read: impl FnOnce(&mut dyn FnMut(FunctionId, &Manifest, ManifestHash)) -> Result<(), E>,
     ) -> Result<usize, E> {
         let (mut functions, terms) = (Vec::new(), &mut self.terms);
         // Until others are linked this one places everything.
-        read(&mut |manifest| functions.push((manifest.function(), Desired::new(manifest, true, terms))))?;
+        read(&mut |function, manifest, hash| {
+            functions.push((function, Desired::new(manifest, &hash, true, terms)));
+        })?;
         self.functions = functions.into_iter().collect();
         Ok(self.functions.len())
     }
@@ -184,7 +186,7 @@ impl Coordinator {
             None => (Vec::new(), None),
         };
         let first = self.is_first(&function);
-        let mut desired = Desired::new(manifest, first, &mut self.terms);
+        let mut desired = Desired::new(manifest.manifest(), &manifest.hash(), first, &mut self.terms);
         desired.assigned = assigned;
         if first && self.supers.len() > 1 {
             self.mine.insert(function);

@@ -203,8 +203,10 @@ fn what_was_stored_is_placed_once_hosts_come() {
     let key = OwnerKey::from_seed([1; 32]);
     let live = revision(1);
     let ended = manifest(&key, "b", 0, 2, Action::Decommission(Default::default()));
-    let stored = |each: &mut dyn FnMut(&Verified)| {
-        [&live, &ended].into_iter().for_each(each);
+    let stored = |each: &mut dyn FnMut(FunctionId, &Manifest, ManifestHash)| {
+        for one in [&live, &ended] {
+            each(one.function(), one.manifest(), one.hash());
+        }
         Ok::<_, std::convert::Infallible>(())
     };
     assert_eq!(coordinator.restore(stored), Ok(2));
@@ -214,7 +216,7 @@ fn what_was_stored_is_placed_once_hosts_come() {
     // It is known: a second time it is no news.
     coordinator.on_manifest(&live);
     assert_eq!(effects(&mut coordinator), []);
-    let unread = |_: &mut dyn FnMut(&Verified)| Err("the disk");
+    let unread = |_: &mut dyn FnMut(FunctionId, &Manifest, ManifestHash)| Err("the disk");
     assert_eq!(Coordinator::new().restore(unread), Err("the disk"));
 }
 

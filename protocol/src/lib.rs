@@ -3,6 +3,7 @@
 //! - [`id`], [`key`], [`name`]: what things are called, and who may say so.
 //! - [`manifest`], [`head`], [`registry`]: signed revisions of functions, and the join that makes
 //!   every node agree on which one is live. [`rival`]: whoever lost a race for a number is told.
+//!   [`history`]: ancestors of a revision that were missed, out of what others offer.
 //! - [`wire`], [`fault`]: the messages, and every way in which a request can fail.
 //! - [`placement`], [`ranking`]: who holds a function, and who answers a call.
 //! - [`pause`], [`removals`]: hosts that take nothing for a while; who has removed what was decommissioned.
@@ -21,6 +22,7 @@ pub mod discovery;
 pub mod fault;
 pub mod federation;
 pub mod head;
+pub mod history;
 pub mod holder;
 pub mod hub;
 pub mod id;

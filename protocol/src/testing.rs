@@ -44,6 +44,21 @@ pub(crate) fn manifest(
     .expect("what was just signed verifies")
 }
 
+/// The first revisions of a function, each of which names the one before it.
+pub(crate) fn chain(key: &OwnerKey, name: &str, count: u64) -> Vec<Verified> {
+    let mut all: Vec<Verified> = Vec::new();
+    for revision in 1..=count {
+        let parent = all.last().map(Verified::hash);
+        let next = Manifest {
+            parent,
+            ..manifest(key, name, 0, revision, publish(0)).manifest().clone()
+        };
+        let signed = next.sign(key).expect("tests sign within bounds");
+        all.push(signed.verify().expect("what was just signed verifies"));
+    }
+    all
+}
+
 /// A function's manifests with these numbers: of each number two rivals, and a tombstone.
 pub(crate) fn manifests(key: &OwnerKey, generations: &[u64], revisions: &[u64]) -> Vec<Verified> {
     let mut all = Vec::new();

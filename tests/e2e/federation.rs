@@ -1,8 +1,9 @@
 //! Several super nodes: what is handed in at one is found, called and ended at every other one.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use orb_tests::{Federation, Project, eventually, guest};
+use orb_tests::{Federation, Orb, Project, eventually, guest};
 
 /// Whether a super node knows a function, and that it lives.
 fn lives_at(federation: &Federation, place: usize, function: &str) -> Option<bool> {
@@ -56,6 +57,86 @@ fn a_function_has_as_many_replicas_as_its_owner_wants_over_all_super_nodes() {
 }
 
 #[test]
+fn any_super_node_says_where_all_hosts_are_and_which_counts_are_its_own() {
+    let federation = Federation::start(&[1, 1, 1, 1]);
+    let owner = federation.user(0);
+    let names = ["one", "two", "three"];
+    for name in names {
+        Project::wasm(name, &guest::say("hello")).deploy_to(&owner, 3);
+    }
+    let mut own_only = 0;
+    for name in names {
+        let full = format!("{}/{name}", owner.owner());
+        let first = owner.run(["inspect", &full, "--json"]).json();
+        let (mut hosts, mut places): (Vec<String>, BTreeSet<usize>) = Default::default();
+        for host in first["hosts"].as_array().unwrap() {
+            hosts.push(host["host"].as_str().unwrap().to_owned());
+            let at = format!(
+                "{}@{}",
+                host["super_node"].as_str().unwrap(),
+                host["super_address"].as_str().unwrap()
+            );
+            places.insert(
+                federation
+                    .addresses
+                    .iter()
+                    .position(|address| *address == at)
+                    .unwrap(),
+            );
+        }
+        // Each super node has one host.
+        assert_eq!(places.len(), 3, "{first}");
+        let mut everywhere = 0;
+        for place in 0..4 {
+            let user = federation.user(place);
+            let inspected = user.run(["inspect", &full, "--json"]).json();
+            let told = inspected["hosts"].as_array().unwrap().iter();
+            assert_eq!(
+                told.map(|host| host["host"].as_str().unwrap())
+                    .collect::<Vec<_>>(),
+                hosts
+            );
+            assert_eq!(
+                (&inspected["healthy"], &inspected["note"]),
+                (&3.into(), &"".into())
+            );
+            let listed = user.run(["list", "--owner", &owner.owner(), "--json"]).json();
+            let mut functions = listed["functions"].as_array().unwrap().iter();
+            let function = functions.find(|function| function["name"] == name).unwrap();
+            match function["ready_everywhere"].as_bool().unwrap() {
+                true => {
+                    everywhere += 1;
+                    assert_eq!(function["ready"], 3, "{function}");
+                }
+                false => assert!(function["ready"].as_u64() <= Some(1), "{function}"),
+            }
+        }
+        // The three of its directory know.
+        assert_eq!(everywhere, 3);
+        own_only += 4 - everywhere;
+    }
+    assert_eq!(own_only, names.len());
+    let texts: Vec<String> = (0..4)
+        .map(|place| {
+            federation
+                .user(place)
+                .run(["list", "--owner", &owner.owner()])
+                .text()
+        })
+        .collect();
+    assert_eq!(
+        texts.concat().matches(" here of 3").count(),
+        names.len(),
+        "{texts:?}"
+    );
+    let text = owner.run(["inspect", "one"]).text();
+    assert!(
+        text.contains("3 of 3 replicas healthy") && text.contains("SUPER NODE"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_super_node_that_was_away_hears_what_it_missed_and_one_that_is_lost_is_done_without() {
     let mut federation = Federation::start(&[0, 1, 1]);
     let owner = federation.user(1);
@@ -81,6 +162,60 @@ fn a_super_node_that_was_away_hears_what_it_missed_and_one_that_is_lost_is_done_
         let ended = federation.user(0).run(["call", &name("meanwhile"), "null"]);
         (ended.code == 0).then_some(())
     });
+}
+
+/// The numbers of a function's revisions as a super node lists them, newest first.
+fn numbers_at(federation: &Federation, place: usize, function: &str) -> Vec<u64> {
+    let versions = federation
+        .user(place)
+        .run(["versions", function, "--json"])
+        .json();
+    let revisions = versions["revisions"].as_array().unwrap();
+    revisions
+        .iter()
+        .map(|revision| revision["revision"].as_u64().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_super_node_that_missed_revisions_has_all_of_the_history_and_goes_back_to_any() {
+    let mut federation = Federation::start(&[1, 0, 1]);
+    let mut owner = federation.user(0);
+    let name = format!("{}/kept", owner.owner());
+    let deploy = |owner: &Orb, number: u64| {
+        let program = guest::say(&number.to_string());
+        Project::wasm("kept", &program).deploy_to(owner, 1);
+    };
+    deploy(&owner, 1);
+    eventually("the last super node has heard of it", || {
+        (lives_at(&federation, 2, &name) == Some(true)).then_some(())
+    });
+    federation.supers[2].kill();
+    (2..=5).for_each(|number| deploy(&owner, number));
+    federation.restart_super(2);
+    eventually("it lists all of them", || {
+        let user = federation.user(2);
+        let ended = user.run(["versions", &name, "--json"]);
+        let told: serde_json::Value = serde_json::from_slice(&ended.stdout).ok()?;
+        let revisions = told["revisions"].as_array()?;
+        let whole = revisions.len() == 5 && told["complete"] == true;
+        whole.then(|| assert!(revisions.iter().all(|r| r["has_artifact"] == true), "{told}"))
+    });
+    // It keeps what it was told: those who told it are not needed any more.
+    federation.supers[0].kill();
+    federation.supers[1].kill();
+    assert_eq!(numbers_at(&federation, 2, &name), [5, 4, 3, 2, 1]);
+    federation.restart_super(0);
+    federation.restart_super(1);
+    // And it goes back to what it had missed, without the owner's own copy of the bytes.
+    owner.move_to(&federation.addresses[2]);
+    std::fs::remove_dir_all(owner.home().join("artifacts")).unwrap();
+    eventually("it is rolled back there", || {
+        let ended = owner.run(["rollback", "kept", "--to", "3", "--json"]);
+        (ended.code == 0).then_some(())
+    });
+    assert_eq!(owner.run(["call", &name, "null"]).text(), "3");
+    assert_eq!(numbers_at(&federation, 2, &name), [6, 5, 4, 3, 2, 1]);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! `orb versions`: a function's history.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use clap::Args;
 use orb_protocol::client::{Client, ClientError, Revision};
-use orb_protocol::id::FunctionId;
+use orb_protocol::id::{FunctionId, ManifestHash};
+use orb_protocol::manifest::Version;
 use orb_protocol::wire::directory::ReplicaState;
 use serde::Serialize;
 
@@ -20,7 +22,8 @@ use crate::output::{Output, Table};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each revision names the one that its owner saw before it (PARENT is that one's HASH). BYTES says
-whether the super node still has the artifact, HOSTS how many hosts can answer for the live one.
+whether a super node still has the artifact, HOSTS how many hosts can answer for the live one.
+Revisions that the super node missed it asks others for; if nobody has them, that is said.
 
 Example:
   orb versions hello
@@ -34,6 +37,8 @@ pub(crate) struct VersionsCommand {
 #[derive(Serialize)]
 struct Versions {
     function: String,
+    /// Whether the parent of each revision is shown, too, but for the oldest one.
+    complete: bool,
     revisions: Vec<Entry>,
 }
 
@@ -61,6 +66,10 @@ impl VersionsCommand {
         let history = History::ask(&context.connect_for(&target).await?, target.id)
             .await
             .map_err(|error| target.failure(error.fault))?;
+        let missing = history.missing();
+        if let Some(note) = missing_note(&missing) {
+            context.out.note(&note);
+        }
         let entries = history.revisions.iter().enumerate().map(|(i, revision)| Entry {
             revision: describe::Revision::of(&revision.manifest),
             live: history.is_live(i),
@@ -69,6 +78,7 @@ impl VersionsCommand {
         });
         let document = Versions {
             function: target.full(),
+            complete: missing.is_empty(),
             revisions: entries.collect(),
         };
         let count = format::count(history.revisions.len(), "revision");
@@ -76,6 +86,17 @@ impl VersionsCommand {
         let text = history.table(&context.out);
         context.out.result(&document, &summary, &text)
     }
+}
+
+/// Says which revisions are missing.
+fn missing_note(after: &[Version]) -> Option<String> {
+    let before: Vec<String> = after.iter().map(|version| version.revision.to_string()).collect();
+    (!before.is_empty()).then(|| {
+        format!(
+            "revisions are missing before revision {}: the super node did not hear of them, and those that it is linked to did not have them when it asked",
+            before.join(", ")
+        )
+    })
 }
 
 impl History {
@@ -89,6 +110,19 @@ impl History {
             .filter(|replica| replica.state == ReplicaState::Ready);
         let ready = ready.count();
         Ok(Self { revisions, ready })
+    }
+
+    /// Revisions whose parent nobody who was asked has. Beyond the oldest one there may be others that are not kept
+    /// any more.
+    fn missing(&self) -> Vec<Version> {
+        let known: BTreeSet<ManifestHash> = self.revisions.iter().map(|r| r.manifest.hash()).collect();
+        let manifests = self.revisions.iter().map(|revision| revision.manifest.manifest());
+        let oldest = manifests.clone().map(|manifest| manifest.version).min();
+        manifests
+            .filter(|manifest| manifest.parent.is_some_and(|parent| !known.contains(&parent)))
+            .map(|manifest| manifest.version)
+            .filter(|version| Some(*version) != oldest)
+            .collect()
     }
 
     fn is_live(&self, index: usize) -> bool {

@@ -186,7 +186,7 @@ impl ChangeTables {
     /// An item for each function that is known.
     pub(crate) fn items(txn: &ReadTransaction) -> Result<Vec<ItemId>, TxnError> {
         let mut items = Vec::new();
-        RegistryTables::all_stated(txn, |function, manifest, hash| {
+        RegistryTables::all_live(txn, |function, manifest, hash| {
             let is_end = matches!(manifest.action, Action::Decommission(_));
             items.push(item_of(&function, manifest.version, is_end, &hash));
         })?;

@@ -9,22 +9,28 @@
 //! | `needed` | artifact, function | the function's last revisions need this artifact |
 //! | `owners` | owner | what the owner uses |
 //!
-//! Numbers in keys are big-endian, so that keys are in the order of versions.
+//! - [`tables`]: all of them, for a change. [`keys`]: what they are sorted by.
+//! - [`listing`], [`history`]: pages of functions, and of a function's revisions.
 
-use std::collections::BTreeMap;
+mod history;
+mod keys;
+mod listing;
+mod tables;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use orb_protocol::head::SignedHead;
 use orb_protocol::id::{ArtifactHash, FunctionId, ManifestHash, OwnerId};
-use orb_protocol::manifest::{Action, Manifest, SignedManifest, Verified, Version};
+use orb_protocol::manifest::{Action, Manifest, SignedManifest, Verified};
 use orb_protocol::registry::{Merge, compare};
 use orb_protocol::rival::are_rivals;
 use orb_protocol::wire::codec;
 use orb_protocol::wire::federation::Cursor;
 
-use super::database::{Database, StoreError, TxnError, seal, unseal};
+use self::keys::next_key;
+use self::tables::{Tables, sum};
+use super::database::{Database, StoreError, TxnError, unseal};
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 type Writable<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
@@ -43,8 +49,6 @@ pub(crate) const HISTORY_MAX: usize = 1_000;
 /// How many names an owner may have used up, decommissioned ones too, for each function that it may
 /// have at a time: a tombstone has to be kept for ever.
 pub(crate) const NAMES_PER_FUNCTION: u64 = 10;
-/// Bytes of manifests in one page of a listing: leaves room in a message for what stands around them.
-const PAGE_BYTES: usize = codec::MESSAGE_LEN_MAX * 3 / 4;
 
 /// What an owner uses of a super node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,134 +247,34 @@ impl RegistryTables {
         Ok(functions)
     }
 
-    /// Gives every live manifest to `each`. Functions whose records are damaged beyond repair are
-    /// reported and left out.
-    pub(crate) fn all_live(txn: &ReadTransaction, mut each: impl FnMut(Verified)) -> Result<(), TxnError> {
-        let (table, history) = (txn.open_table(LIVE)?, txn.open_table(HISTORY)?);
-        for entry in table.iter()? {
-            let Ok(function) = entry?.0.value().try_into().map(FunctionId::from_bytes) else {
-                continue;
-            };
-            match live(&table, &history, &function) {
-                Ok(manifest) => manifest.into_iter().for_each(&mut each),
-                Err(TxnError::Store(error)) => tracing::error!(%function, %error, "a function is not served"),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives what every live manifest says to `each`, with its hash. Signatures were checked when they were stored.
-    pub(crate) fn all_stated(
+    /// Gives what every live manifest says to `each`, with its hash, in the order of function ids. Signatures were
+    /// checked when they were stored, and are when a manifest is read to be passed on. Functions whose records are
+    /// damaged beyond repair are reported and left out.
+    pub(crate) fn all_live(
         txn: &ReadTransaction,
         mut each: impl FnMut(FunctionId, &Manifest, ManifestHash),
     ) -> Result<(), TxnError> {
-        for entry in txn.open_table(LIVE)?.iter()? {
+        let (table, history) = (txn.open_table(LIVE)?, txn.open_table(HISTORY)?);
+        for entry in table.iter()? {
             let (key, record) = entry?;
             let Ok(function) = key.value().try_into().map(FunctionId::from_bytes) else {
                 continue;
             };
-            // One that is damaged is as good as lacking: it is fetched again.
             let signed: Option<SignedManifest> = unseal("live", key.value(), record.value()).ok();
             if let Some(signed) = signed
                 && let Some(manifest) = content(&signed)
             {
                 each(function, &manifest, signed.hash());
+                continue;
+            }
+            match live(&table, &history, &function) {
+                Ok(Some(manifest)) => each(function, manifest.manifest(), manifest.hash()),
+                Ok(None) => {}
+                Err(TxnError::Store(error)) => tracing::error!(%function, %error, "a function is not served"),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
-    }
-
-    /// A page of live manifests, tombstones among them if asked for, in the order of function ids; and
-    /// whether there are more.
-    pub(crate) fn page(
-        txn: &ReadTransaction,
-        owner: Option<&OwnerId>,
-        after: Option<&FunctionId>,
-        limit: usize,
-        decommissioned: bool,
-    ) -> Result<(Vec<SignedManifest>, bool), TxnError> {
-        let (table, history) = (txn.open_table(LIVE)?, txn.open_table(HISTORY)?);
-        let mut page = Page::new(limit);
-        let mut take = |function: &[u8]| -> Result<bool, TxnError> {
-            let Some(record) = table.get(function)? else {
-                return Ok(false);
-            };
-            let signed = match unseal::<SignedManifest>("live", function, record.value()) {
-                Ok(signed) => Some(signed),
-                Err(error) => second_copy(&table, &history, function, &error)?,
-            };
-            let signed = signed.filter(|signed| decommissioned || !is_tombstone(signed));
-            Ok(signed.is_some_and(|signed| page.take(signed)))
-        };
-        match owner {
-            None => {
-                let start = after.map_or(Vec::new(), |after| next_key(after.as_bytes()));
-                for entry in table.range(start.as_slice()..)? {
-                    if take(entry?.0.value())? {
-                        break;
-                    }
-                }
-            }
-            Some(owner) => {
-                let owned = txn.open_table(OWNED)?;
-                let after = after.map_or(Vec::new(), |after| next_key(after.as_bytes()));
-                let start = [owner.as_bytes().as_slice(), &after].concat();
-                for entry in owned.range(start.as_slice()..)? {
-                    let (key, is_live) = entry?;
-                    let Some(function) = key.value().strip_prefix(owner.as_bytes()) else {
-                        break;
-                    };
-                    if (decommissioned || is_live.value() == [1]) && take(function)? {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok((page.manifests, page.full))
-    }
-
-    /// A page of a function's manifests, newest first, only those below `before`; and whether there
-    /// are more. `None` for a function that was never known. A damaged one among them is an error. Revisions
-    /// of one number stand on one page, since the next one begins below a number; beyond a whole page of
-    /// them the others are left out.
-    pub(crate) fn versions(
-        txn: &ReadTransaction,
-        function: &FunctionId,
-        before: Option<Version>,
-        limit: usize,
-    ) -> Result<Option<(Vec<SignedManifest>, bool)>, TxnError> {
-        if txn
-            .open_table(LIVE)?
-            .get(function.as_bytes().as_slice())?
-            .is_none()
-        {
-            return Ok(None);
-        }
-        let history = txn.open_table(HISTORY)?;
-        let end = before.map_or_else(
-            || next_key(function.as_bytes()),
-            |before| version_key(function, before),
-        );
-        let mut page = Page::new(limit);
-        let mut numbers: Vec<Vec<u8>> = Vec::new();
-        for entry in history
-            .range(function.as_bytes().as_slice()..end.as_slice())?
-            .rev()
-        {
-            let (key, record) = entry?;
-            let number = version_of_key(key.value()).to_vec();
-            // Without a damaged one the others would look like all, and a rollback would go to another one.
-            if page.take(unseal(HISTORY_NAME, key.value(), record.value())?) {
-                let whole = numbers.iter().take_while(|other| **other != number).count();
-                if whole > 0 {
-                    page.manifests.truncate(whole);
-                }
-                break;
-            }
-            numbers.push(number);
-        }
-        Ok(Some((page.manifests, page.full)))
     }
 
     /// What an owner uses.
@@ -436,176 +340,6 @@ impl OwnerLimits {
     }
 }
 
-/// Artifacts with their sizes.
-type Kept = BTreeMap<ArtifactHash, u64>;
-
-fn sum(kept: &Kept) -> u64 {
-    kept.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
-}
-
-/// All tables, for a change.
-struct Tables<'txn> {
-    live: Writable<'txn>,
-    history: Writable<'txn>,
-    heads: Writable<'txn>,
-    owned: Writable<'txn>,
-    needed: Writable<'txn>,
-    owners: Writable<'txn>,
-}
-
-impl<'txn> Tables<'txn> {
-    fn open(txn: &'txn WriteTransaction) -> Result<Self, TxnError> {
-        Ok(Self {
-            live: txn.open_table(LIVE)?,
-            history: txn.open_table(HISTORY)?,
-            heads: txn.open_table(HEADS)?,
-            owned: txn.open_table(OWNED)?,
-            needed: txn.open_table(NEEDED)?,
-            owners: txn.open_table(OWNERS)?,
-        })
-    }
-
-    /// The artifacts of the last revisions, if `live` is the live manifest and `new` is one more than
-    /// are stored.
-    fn kept(&self, live: Option<&Verified>, new: Option<&Verified>) -> Result<Kept, TxnError> {
-        let Some(live) = live.filter(|live| is_live(Some(live))) else {
-            return Ok(Kept::new());
-        };
-        let function = live.function();
-        let generation = live.version().generation;
-        let of = |revision| version_key(&function, Version { generation, revision });
-        let (start, end) = (of(0), of(u64::MAX));
-        let mut revisions: Vec<(Vec<u8>, ArtifactHash, u64)> = Vec::new();
-        let mut add = |key: Vec<u8>, action: &Action| {
-            if let Action::Publish(publish) = action {
-                revisions.push((key, publish.artifact, publish.artifact_bytes));
-            }
-            revisions.len()
-        };
-        for entry in self.history.range(start.as_slice()..end.as_slice())?.rev() {
-            let (key, record) = entry?;
-            // A damaged record needs no artifact: nobody can go back to it.
-            let Ok(signed) = unseal::<SignedManifest>(HISTORY_NAME, key.value(), record.value()) else {
-                continue;
-            };
-            let Some(manifest) = content(&signed) else {
-                continue;
-            };
-            if add(key.value().to_vec(), &manifest.action) == KEPT_REVISIONS {
-                break;
-            }
-        }
-        if let Some(new) = new {
-            add(history_key(new), &new.manifest().action);
-        }
-        revisions.sort_unstable_by(|a, b| b.cmp(a));
-        let kept = revisions
-            .into_iter()
-            .take(KEPT_REVISIONS)
-            .map(|(_, artifact, bytes)| (artifact, bytes));
-        Ok(kept.collect())
-    }
-
-    fn insert(
-        &mut self,
-        manifest: &Verified,
-        head: &SignedHead,
-        owner_use: &OwnerUse,
-    ) -> Result<(), TxnError> {
-        let function = manifest.function();
-        let function = function.as_bytes().as_slice();
-        let owner = manifest.manifest().owner;
-        let owner = owner.as_bytes().as_slice();
-        let key = history_key(manifest);
-        let signed = manifest.signed();
-        self.live
-            .insert(function, seal("live", function, signed).as_slice())?;
-        self.history
-            .insert(key.as_slice(), seal(HISTORY_NAME, &key, signed).as_slice())?;
-        self.heads
-            .insert(function, seal("heads", function, head).as_slice())?;
-        let flag: &[u8] = if manifest.is_tombstone() { &[0] } else { &[1] };
-        self.owned.insert([owner, function].concat().as_slice(), flag)?;
-        self.owners
-            .insert(owner, seal("owners", owner, owner_use).as_slice())?;
-        self.prune(&manifest.function())
-    }
-
-    /// Forgets the oldest manifests beyond [`HISTORY_MAX`], and those that are damaged: their owner has
-    /// seen the error, and publishes again.
-    fn prune(&mut self, function: &FunctionId) -> Result<(), TxnError> {
-        let start = function.as_bytes().as_slice();
-        let end = next_key(start);
-        let mut surplus: Vec<Vec<u8>> = Vec::new();
-        for (index, entry) in self.history.range(start..end.as_slice())?.rev().enumerate() {
-            let (key, record) = entry?;
-            let read = unseal::<SignedManifest>(HISTORY_NAME, key.value(), record.value());
-            if let Err(error) = &read {
-                tracing::error!(%function, %error, "a damaged revision is forgotten");
-            }
-            if index >= HISTORY_MAX || read.is_err() {
-                surplus.push(key.value().to_vec());
-            }
-        }
-        for key in surplus {
-            self.history.remove(key.as_slice())?;
-        }
-        Ok(())
-    }
-
-    /// Notes which artifacts the function needs now; returns those that nobody needs any more.
-    fn need(
-        &mut self,
-        function: &FunctionId,
-        before: &Kept,
-        after: &Kept,
-    ) -> Result<Vec<ArtifactHash>, TxnError> {
-        let key = |artifact: &ArtifactHash| [artifact.as_bytes().as_slice(), function.as_bytes()].concat();
-        for artifact in after.keys() {
-            self.needed.insert(key(artifact).as_slice(), [].as_slice())?;
-        }
-        let mut unneeded = Vec::new();
-        for artifact in before.keys().filter(|artifact| !after.contains_key(artifact)) {
-            self.needed.remove(key(artifact).as_slice())?;
-            if !is_needed(&self.needed, artifact)? {
-                unneeded.push(*artifact);
-            }
-        }
-        Ok(unneeded)
-    }
-}
-
-/// A page that is being filled.
-struct Page {
-    manifests: Vec<SignedManifest>,
-    limit: usize,
-    bytes: usize,
-    full: bool,
-}
-
-impl Page {
-    fn new(limit: usize) -> Self {
-        Self {
-            manifests: Vec::new(),
-            limit: limit.max(1),
-            bytes: 0,
-            full: false,
-        }
-    }
-
-    /// Returns true if this one was too much.
-    fn take(&mut self, signed: SignedManifest) -> bool {
-        let bytes = signed.bytes.len() + signed.signature.len();
-        self.full = self.manifests.len() >= self.limit
-            || (self.bytes + bytes > PAGE_BYTES && !self.manifests.is_empty());
-        if !self.full {
-            self.bytes += bytes;
-            self.manifests.push(signed);
-        }
-        self.full
-    }
-}
-
 /// The live manifest. If its record is damaged, the history has another copy.
 fn live(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
@@ -631,25 +365,6 @@ fn live(
     }
     tracing::error!(%function, %error, repaired = newest.is_some(), "a damaged record was read");
     newest.map(Some).ok_or(error.into())
-}
-
-/// For a listing: the live manifest of a function whose record is damaged. A function that is damaged
-/// beyond repair is left out, and named in the log, so that the others can still be listed.
-fn second_copy(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    history: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    function: &[u8],
-    error: &StoreError,
-) -> Result<Option<SignedManifest>, TxnError> {
-    let id = function.try_into().map(FunctionId::from_bytes).ok();
-    match id.map(|id| live(table, history, &id)).transpose() {
-        Ok(manifest) => Ok(manifest.flatten().map(|manifest| manifest.signed().clone())),
-        Err(TxnError::Store(_)) => {
-            tracing::error!(%error, "a function is left out of a listing");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 fn read(table: &str, key: &[u8], record: &[u8], function: &FunctionId) -> Result<Verified, StoreError> {
@@ -697,38 +412,6 @@ pub(crate) fn artifact_of(signed: &SignedManifest) -> Option<ArtifactHash> {
 
 fn is_tombstone(signed: &SignedManifest) -> bool {
     content(signed).is_some_and(|manifest| matches!(manifest.action, Action::Decommission(_)))
-}
-
-fn version_key(function: &FunctionId, version: Version) -> Vec<u8> {
-    let Version { generation, revision } = version;
-    let numbers = [generation.to_be_bytes(), revision.to_be_bytes()].concat();
-    [function.as_bytes().as_slice(), &numbers].concat()
-}
-
-/// The part of a history's key that [`version_key`] makes of the version.
-fn version_of_key(key: &[u8]) -> &[u8] {
-    const FUNCTION: usize = size_of::<FunctionId>();
-    key.get(FUNCTION..FUNCTION + size_of::<Version>())
-        .unwrap_or_default()
-}
-
-fn history_key(manifest: &Verified) -> Vec<u8> {
-    let mut key = version_key(&manifest.function(), manifest.version());
-    key.extend_from_slice(manifest.hash().as_bytes());
-    key
-}
-
-/// The first key after all those that begin with `prefix`.
-fn next_key(prefix: &[u8]) -> Vec<u8> {
-    let mut next = prefix.to_vec();
-    while let Some(last) = next.pop() {
-        if last < u8::MAX {
-            next.push(last + 1);
-            return next;
-        }
-    }
-    // Nothing comes after a prefix of ones only but what begins with it: a hash that does not occur.
-    [prefix, &[u8::MAX; 32]].concat()
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 #![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 
+use orb_protocol::history::Gap;
 use orb_protocol::key::OwnerKey;
+use orb_protocol::manifest::Version;
 
+use super::keys::history_key;
 use super::*;
-use crate::store::testing::{end, head, manifest, owner, publish, version};
+use crate::store::testing::{chain, end, head, manifest, owner, publish, version};
 
 const PLENTY: OwnerLimits = OwnerLimits {
     functions: 1_000,
@@ -94,9 +97,9 @@ fn the_registry_is_the_join_and_survives_a_restart() {
     assert_eq!(live.unwrap(), Some(second.clone()));
     let mut all = Vec::new();
     database
-        .read(|txn| RegistryTables::all_live(txn, |manifest| all.push(manifest)))
+        .read(|txn| RegistryTables::all_live(txn, |_, _, hash| all.push(hash)))
         .unwrap();
-    assert_eq!(all, [second]);
+    assert_eq!(all, [second.hash()]);
 }
 
 #[test]
@@ -231,7 +234,7 @@ fn a_damaged_live_record_is_read_from_the_history() {
     let read = scratch.database.read(|txn| RegistryTables::live(txn, &function));
     assert!(matches!(read, Err(StoreError::Damaged(_))));
     let mut all = Vec::new();
-    scratch.read(|txn| RegistryTables::all_live(txn, |manifest| all.push(manifest)));
+    scratch.read(|txn| RegistryTables::all_live(txn, |_, _, hash| all.push(hash)));
     assert_eq!(all, []);
 }
 
@@ -531,4 +534,104 @@ fn keys_after_a_prefix() {
     assert_eq!(next_key(&[1, 2]), [1, 3]);
     assert_eq!(next_key(&[1, 255]), [2]);
     assert!(next_key(&[255, 255]) > vec![255, 255]);
+}
+
+/// A registry that has only the last of a function's revisions.
+fn with_last(chain: &[Verified]) -> Scratch {
+    let scratch = scratch();
+    let recorded = scratch.record(&owner(1), chain.last().unwrap());
+    assert!(matches!(recorded, Recorded::Stored { .. }));
+    scratch
+}
+
+impl Scratch {
+    fn gap(&self, function: &FunctionId) -> Option<Gap> {
+        self.read(|txn| RegistryTables::gap(txn, function))
+    }
+
+    fn restore(&self, ancestors: &[Verified]) -> usize {
+        let restore = |txn: &WriteTransaction| RegistryTables::restore(txn, ancestors);
+        self.database.write(restore).unwrap().added
+    }
+
+    fn numbers(&self, function: &FunctionId) -> Vec<u64> {
+        let page = self.read(|txn| RegistryTables::versions(txn, function, None, 2_000));
+        let numbers = page.unwrap().0.into_iter();
+        numbers
+            .map(|signed| signed.verify().unwrap().version().revision)
+            .collect()
+    }
+}
+
+#[test]
+fn a_gap_is_seen_filled_and_closed_and_what_is_live_stays_so() {
+    let chain = chain(&owner(1), "f", &[b"one", b"two", b"three", b"four"]);
+    let (function, live) = (chain[0].function(), &chain[3]);
+    let scratch = with_last(&chain);
+    assert_eq!(scratch.gap(&function), Gap::before(live));
+    assert_eq!(scratch.restore(&[chain[2].clone()]), 1);
+    assert_eq!(scratch.gap(&function), Gap::before(&chain[2]));
+    assert_eq!(scratch.restore(&[chain[1].clone(), chain[0].clone()]), 2);
+    assert_eq!(scratch.gap(&function), None);
+    assert_eq!(scratch.live(&function).as_ref(), Some(live));
+    assert_eq!(scratch.numbers(&function), [4, 3, 2, 1]);
+    // Their bytes are needed from now on, and count as the owner's.
+    assert!(scratch.is_needed(b"one") && scratch.is_needed(b"three"));
+    assert_eq!(scratch.owner_use(&owner(1)).bytes, 3 + 3 + 5 + 4);
+    // Twice is once.
+    scratch.restore(&chain[..3]);
+    assert_eq!(scratch.numbers(&function), [4, 3, 2, 1]);
+    assert_eq!(scratch.owner_use(&owner(1)).bytes, 3 + 3 + 5 + 4);
+}
+
+#[test]
+fn nothing_newer_than_the_live_revision_gets_into_a_history_from_behind() {
+    let chain = chain(&owner(1), "f", &[b"one", b"two"]);
+    let scratch = with_last(&chain);
+    let newer = manifest(&owner(1), "f", version(0, 3), publish(b"three"));
+    let tombstone = manifest(&owner(1), "f", version(0, 1), end());
+    let other = manifest(&owner(1), "g", version(0, 1), publish(b"other"));
+    let function = chain[0].function();
+    assert_eq!(scratch.restore(&[newer, tombstone, other]), 0);
+    assert_eq!(scratch.numbers(&function), [2]);
+    // Nothing is known of that one, so that nothing may be its ancestor.
+    assert_eq!(
+        scratch.restore(&[manifest(&owner(1), "h", version(0, 1), end())]),
+        0
+    );
+}
+
+#[test]
+fn a_damaged_revision_counts_as_a_gap_and_is_mended() {
+    let chain = chain(&owner(1), "f", &[b"one", b"two", b"three"]);
+    let function = chain[0].function();
+    let scratch = scratch();
+    for manifest in &chain {
+        scratch.record(&owner(1), manifest);
+    }
+    assert_eq!(scratch.gap(&function), None);
+    scratch.overwrite(HISTORY, &history_key(&chain[1]), b"garbage");
+    assert_eq!(scratch.gap(&function), Gap::before(&chain[2]));
+    scratch.restore(&chain[1..2]);
+    assert_eq!(
+        (scratch.gap(&function), scratch.numbers(&function)),
+        (None, vec![3, 2, 1])
+    );
+}
+
+#[test]
+fn histories_are_looked_through_and_kept_only_so_far() {
+    let names: Vec<Vec<u8>> = (0..=HISTORY_MAX).map(|n| n.to_le_bytes().to_vec()).collect();
+    let bytes: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+    let chain = chain(&owner(1), "f", &bytes);
+    let function = chain[0].function();
+    let scratch = with_last(&chain);
+    scratch.restore(&chain[..HISTORY_MAX]);
+    // The oldest one went, and nobody asks for it again.
+    let oldest = scratch.read(|txn| RegistryTables::versions(txn, &function, Some(version(0, 4)), 10));
+    let oldest = oldest.unwrap().0.into_iter().map(|signed| signed.hash());
+    assert_eq!(oldest.collect::<Vec<_>>(), [chain[2].hash(), chain[1].hash()]);
+    assert_eq!(scratch.gap(&function), None);
+    let kept = KEPT_REVISIONS as u64 * size_of::<usize>() as u64;
+    assert_eq!(scratch.owner_use(&owner(1)).bytes, kept);
 }

@@ -38,11 +38,32 @@ pub(crate) fn version(generation: u64, revision: u64) -> Version {
 }
 
 pub(crate) fn manifest(key: &OwnerKey, name: &str, version: Version, action: Action) -> Verified {
+    child(None, key, name, version, action)
+}
+
+/// Revisions of a function from the first one on, each of which names the one before it; of other bytes each.
+pub(crate) fn chain(key: &OwnerKey, name: &str, bytes: &[&[u8]]) -> Vec<Verified> {
+    let mut all: Vec<Verified> = Vec::new();
+    for (number, bytes) in (1..).zip(bytes) {
+        let next = child(all.last(), key, name, version(0, number), publish(bytes));
+        all.push(next);
+    }
+    all
+}
+
+/// A manifest that names another one as its parent.
+pub(crate) fn child(
+    parent: Option<&Verified>,
+    key: &OwnerKey,
+    name: &str,
+    version: Version,
+    action: Action,
+) -> Verified {
     let manifest = Manifest {
         owner: key.id(),
         name: name.parse().expect("tests use good names"),
         version,
-        parent: None,
+        parent: parent.map(Verified::hash),
         action,
         message: String::new(),
         time_ms: 1_790_000_000_000,

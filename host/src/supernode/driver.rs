@@ -8,12 +8,13 @@ use orb_protocol::coordinator::{Coordinator, CoordinatorError, Effect, Losing};
 use orb_protocol::federation::Effect as PeerEffect;
 use orb_protocol::federation::record::VerifiedRecord;
 use orb_protocol::hub::{self, Hub, Inbound};
-use orb_protocol::id::{FunctionId, NodeId};
-use orb_protocol::manifest::{Verified, Version};
+use orb_protocol::id::{FunctionId, ManifestHash, NodeId};
+use orb_protocol::manifest::{Manifest, Verified, Version};
 use orb_protocol::placement::FailureDomain;
 use orb_protocol::quic::Connection;
 use orb_protocol::wire::control::{Offer, SUPERS_MAX};
-use orb_protocol::wire::directory::{HostHint, ReadyReport, RemovalReport, Replica};
+use orb_protocol::wire::directory::{HostHint, ReadyReport, RemovalReport, Replica, VIA};
+use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Cursor, PeerMessage, RegistryChange, SignedRecord};
 use tokio::sync::{Notify, watch};
 
@@ -75,7 +76,7 @@ impl Driver {
     /// What `read` returns.
     pub(crate) fn restore<E>(
         &self,
-        read: impl FnOnce(&mut dyn FnMut(&Verified)) -> Result<(), E>,
+        read: impl FnOnce(&mut dyn FnMut(FunctionId, &Manifest, ManifestHash)) -> Result<(), E>,
     ) -> Result<usize, E> {
         self.drive(|coordinator, _| coordinator.restore(read))
     }
@@ -191,10 +192,32 @@ impl Driver {
         self.lock().hub.coordinator().removal_report(now_ms, function)
     }
 
-    /// Every host that has to do with a function.
-    pub(crate) fn replicas(&self, function: &FunctionId) -> Vec<Replica> {
+    /// Every host that has to do with a function, at most so many, and the super node that each is connected to.
+    pub(crate) fn replicas(&self, function: &FunctionId, most: usize) -> Vec<Replica> {
         let now_ms = self.now_ms();
-        self.lock().hub.coordinator().replicas(now_ms, function)
+        let state = self.lock();
+        let (coordinator, federation) = (state.hub.coordinator(), state.hub.federation());
+        let mut replicas = coordinator.replicas(now_ms, function);
+        replicas.truncate(most);
+        for replica in &mut replicas {
+            let Some(site) = coordinator.site(&replica.host.node) else {
+                continue;
+            };
+            let address = match site == federation.node() {
+                true => federation.record().record().addresses.first().map(String::as_str),
+                false => federation.address(&site),
+            };
+            let via = address.map_or_else(|| site.to_string(), |address| format!("{site}@{address}"));
+            replica.host.extensions = Extensions::none().with(VIA, via.into_bytes());
+        }
+        replicas
+    }
+
+    /// Whether this node hears of a function's hosts at all super nodes: it is alone, or in the function's directory.
+    pub(crate) fn knows_all_hosts(&self, function: &FunctionId) -> bool {
+        let state = self.lock();
+        let directory = state.hub.coordinator().directory(function);
+        directory.is_empty() || directory.contains(&state.hub.federation().node())
     }
 
     /// How many hosts are registered.
@@ -336,6 +359,15 @@ impl Driver {
         let mut peers = state.peers.connections();
         peers.sort_by_key(|connection| !directory.contains(&connection.peer()));
         hosts.iter().filter_map(host).chain(peers).collect()
+    }
+
+    /// Other super nodes that may know a function, those of its directory first.
+    pub(crate) fn peers_for(&self, function: &FunctionId) -> Vec<Connection> {
+        let state = self.lock();
+        let directory = state.hub.coordinator().directory(function);
+        let mut peers = state.peers.connections();
+        peers.sort_by_key(|connection| !directory.contains(&connection.peer()));
+        peers
     }
 
     /// Where a super node is reached.

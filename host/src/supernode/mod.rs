@@ -97,6 +97,8 @@ pub(crate) struct SuperNode {
     obtains: Semaphore,
     /// Places for other super nodes that compare what they know with this one.
     reconciles: Semaphore,
+    /// Functions of which revisions were missed.
+    histories: peers::history::Histories,
     /// What other super nodes said of who can answer.
     remembered: peers::remote::Remembered,
     /// Places for artifacts that are checked before they are sent.
@@ -150,6 +152,7 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
         examined_kib: Semaphore::new(publish::EXAMINED_KIB_MAX),
         obtains: Semaphore::new(peers::artifacts::OBTAINS_MAX),
         reconciles: Semaphore::new(peers::reconcile::ANSWERS_MAX),
+        histories: peers::history::Histories::default(),
         remembered: peers::remote::Remembered::default(),
         checks: Semaphore::new(fetch::CHECKS_MAX),
         offences: Offences::default(),
@@ -176,7 +179,7 @@ fn open(path: &std::path::Path) -> anyhow::Result<(DataDir, Storage)> {
 fn load(storage: Storage, record: VerifiedRecord) -> anyhow::Result<(Storage, Arc<Driver>)> {
     let (clock, members) = storage.federation()?;
     let driver = Driver::new(Hub::new(record, storage.log(), clock));
-    let functions = driver.restore(|each| storage.all_live(|manifest| each(&manifest)))?;
+    let functions = driver.restore(|each| storage.all_live(each))?;
     for member in members {
         if let Ok(member) = VerifiedRecord::verify(member) {
             driver.on_record(None, member);
@@ -277,6 +280,7 @@ async fn serve(
 ) -> JoinSet<()> {
     let mut peers = JoinSet::new();
     peers.spawn(peers::keeper::run(Arc::clone(node), seeds));
+    peers.spawn(peers::history::run(Arc::clone(node)));
     webhooks.start(node, &mut peers);
     peers.spawn(beyond::run(Arc::clone(node)));
     let counted = Arc::clone(node);

@@ -186,7 +186,7 @@ impl Client {
 
     /// The newest revisions of a function; none if it was never published.
     async fn newest_page(&self, function: FunctionId) -> Result<Vec<Revision>, ClientError> {
-        match self.0.versions_page(function, None).await {
+        match self.0.versions_page(function, None, false).await {
             Ok((revisions, _)) => Ok(revisions),
             Err(fault) if fault.kind == FaultKind::NotFound => Ok(Vec::new()),
             Err(fault) => Err(fault.into()),

@@ -17,9 +17,9 @@ use crate::quic::Connection;
 use crate::quic::body::{BodyReader, write_body};
 use crate::wire::call::Credential;
 use crate::wire::directory::{
-    Fetch, Fetched, HostHint, INVITE, Inspect, Inspected, List, Listed, NEARBY, NOTE, PAGE_MAX, Publish,
-    PublishStep, Published, ReadyReport, RemovalReport, Replica, Resolve, Resolved, Summary, Versions,
-    VersionsListed, WaitReady, WaitRemoved,
+    Fetch, Fetched, HostHint, INVITE, Inspect, Inspected, LOCAL, List, Listed, NEARBY, NOTE, OWN_HOSTS,
+    PAGE_MAX, Publish, PublishStep, Published, ReadyReport, RemovalReport, Replica, Resolve, Resolved,
+    Summary, Versions, VersionsListed, WaitReady, WaitRemoved,
 };
 use crate::wire::extension::Extensions;
 use crate::wire::{Info, NodeInfo, Request};
@@ -47,8 +47,10 @@ pub struct Resolution {
 pub struct Listing {
     /// The live revision, or the tombstone.
     pub manifest: Verified,
-    /// Hosts that are ready for it.
+    /// Hosts that are ready for it, as far as the super node knows.
     pub ready: u16,
+    /// Whether it knows of the hosts of all super nodes, rather than of its own.
+    pub knows_all: bool,
 }
 
 /// A revision in a function's history.
@@ -56,7 +58,7 @@ pub struct Listing {
 pub struct Revision {
     /// The revision.
     pub manifest: Verified,
-    /// Whether the super node still has its artifact.
+    /// Whether the super node still has its artifact, or another one of its federation.
     pub has_artifact: bool,
 }
 
@@ -143,7 +145,7 @@ impl Client {
         Ok(all)
     }
 
-    /// A function's revisions, newest first.
+    /// A function's revisions, newest first. What the super node missed of the newest ones it asks others for.
     ///
     /// # Errors
     /// What the super node says, or that it cannot be reached.
@@ -151,7 +153,7 @@ impl Client {
         let mut all: Vec<Revision> = Vec::new();
         for _ in 0..PAGES_MAX {
             let before = all.last().map(|last| last.manifest.version());
-            let (page, more) = self.0.versions_page(function, before).await?;
+            let (page, more) = self.0.versions_page(function, before, true).await?;
             let grows = !page.is_empty();
             all.extend(page);
             if !(more && grows) {
@@ -316,16 +318,22 @@ impl Inner {
             .map(|key| Credential::sign(key, &self.endpoint.node_id(), expires_ms))
     }
 
-    /// A function's revisions below `before`, newest first, and whether there are more.
+    /// A function's revisions below `before`, newest first, and whether there are more. `whole`: what the super node
+    /// missed, too.
     pub(super) async fn versions_page(
         &self,
         function: FunctionId,
         before: Option<Version>,
+        whole: bool,
     ) -> Result<(Vec<Revision>, bool), Fault> {
+        let extensions = match whole {
+            true => Extensions::none(),
+            false => Extensions::none().with(LOCAL, Vec::new()),
+        };
         let request = Versions {
             function,
             before,
-            extensions: Extensions::none(),
+            extensions,
         };
         let page: VersionsListed = self.uplink.ask(request, REPLY_TIMEOUT).await?;
         let mut below = before;
@@ -370,6 +378,7 @@ fn listing(summary: Summary, before: Option<&Listing>) -> Result<Listing, Fault>
     Ok(Listing {
         manifest,
         ready: summary.ready,
+        knows_all: summary.extensions.get(OWN_HOSTS).is_none(),
     })
 }
 

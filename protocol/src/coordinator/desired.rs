@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::id::{EngineHash, ManifestHash, NodeId, OwnerId};
-use crate::manifest::{Limits, Verified, Version};
+use crate::manifest::{Action, Limits, Manifest, Verified, Version};
 use crate::wire::control::Held;
 
 /// See [`Desired::is_first`].
@@ -48,12 +48,16 @@ pub(super) struct TermsInUse(BTreeSet<Arc<Terms>>);
 
 impl Desired {
     /// What a manifest says.
-    pub(super) fn new(manifest: &Verified, first: bool, terms: &mut TermsInUse) -> Self {
-        let Version { generation, revision } = manifest.version();
-        let wish = manifest.publish().map(|publish| Wish {
+    pub(super) fn new(manifest: &Manifest, hash: &ManifestHash, first: bool, terms: &mut TermsInUse) -> Self {
+        let Version { generation, revision } = manifest.version;
+        let publish = match &manifest.action {
+            Action::Publish(publish) => Some(publish),
+            _ => None,
+        };
+        let wish = publish.map(|publish| Wish {
             artifact_bytes: publish.artifact_bytes,
             terms: terms.keep(Terms {
-                owner: manifest.manifest().owner,
+                owner: manifest.owner,
                 limits: publish.limits,
                 engine: publish.engine,
                 replicas: publish.replicas.into(),
@@ -63,7 +67,7 @@ impl Desired {
             // A verified manifest's fits: `GENERATION_MAX`.
             generation_and_first: u32::try_from(generation).unwrap_or(u32::MAX) & !FIRST,
             revision,
-            hash_start: hash_start(&manifest.hash()),
+            hash_start: hash_start(hash),
             wish,
             assigned: Vec::new(),
         };
@@ -182,7 +186,7 @@ mod tests {
         let key = OwnerKey::from_seed([1; 32]);
         let all = manifests(&key, &[0, 1], &[1, 2, 3]);
         for one in &all {
-            let desired = Desired::new(one, true, &mut TermsInUse::default());
+            let desired = Desired::new(one.manifest(), &one.hash(), true, &mut TermsInUse::default());
             for other in &all {
                 assert_eq!(desired.covers(other), one.rank() >= other.rank());
             }
@@ -193,7 +197,10 @@ mod tests {
     fn terms_are_kept_once_and_as_long_as_needed() {
         let key = OwnerKey::from_seed([1; 32]);
         let mut terms = TermsInUse::default();
-        let mut wish = |name| Desired::new(&manifest(&key, name, 0, 1, publish(0)), true, &mut terms).wish;
+        let mut wish = |name| {
+            let one = manifest(&key, name, 0, 1, publish(0));
+            Desired::new(one.manifest(), &one.hash(), true, &mut terms).wish
+        };
         let (one, other) = (wish("a"), wish("b"));
         let (one, other) = (one.map(|w| w.terms), other.map(|w| w.terms));
         assert_eq!((terms.len(), one == other), (1, true));

@@ -10,9 +10,9 @@ use crate::federation::reconcile::{self, Answerer, Asker, ReconcileError, Step};
 use crate::federation::record::{Record, VerifiedRecord};
 use crate::head::SignedHead;
 use crate::hub::Hub;
-use crate::id::{FunctionId, NodeId};
+use crate::id::{FunctionId, ManifestHash, NodeId};
 use crate::key::NodeKey;
-use crate::manifest::Verified;
+use crate::manifest::{Manifest, Verified};
 use crate::registry;
 use crate::wire::codec;
 use crate::wire::extension::Extensions;
@@ -97,8 +97,8 @@ impl Super {
         let record = sign(&self.key, self.place, self.life);
         self.hub = Hub::new(record, self.disk.log, self.disk.clock.clone());
         let live = self.disk.live.values();
-        let read = |each: &mut dyn FnMut(&Verified)| {
-            live.for_each(|(manifest, _)| each(manifest));
+        let read = |each: &mut dyn FnMut(FunctionId, &Manifest, ManifestHash)| {
+            live.for_each(|(one, _)| each(one.function(), one.manifest(), one.hash()));
             Ok::<_, Infallible>(())
         };
         let Ok(_) = self.hub.with_hosts(|coordinator| coordinator.restore(read));

@@ -148,7 +148,8 @@ pub(crate) async fn ask_super<T: DeserializeOwned>(
     Some(ask(&connection, request, wait).await)
 }
 
-async fn ask<T: DeserializeOwned>(
+/// Asks a super node for one thing.
+pub(super) async fn ask<T: DeserializeOwned>(
     connection: &Connection,
     request: Request,
     wait: Duration,

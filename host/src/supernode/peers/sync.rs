@@ -84,7 +84,11 @@ pub(crate) fn take_in(node: &Arc<SuperNode>, change: RegistryChange) -> JoinHand
         if recorded.is_err() {
             publish::tell_if_stored(&node, &manifest).await;
         }
-        let is_news = matches!(recorded?, Recorded::Stored { .. });
+        let recorded = recorded?;
+        if let Recorded::Stored { before, .. } = &recorded {
+            node.histories.on_news(&manifest, before.as_deref());
+        }
+        let is_news = matches!(recorded, Recorded::Stored { .. });
         node.driver.on_stored(at, is_news.then_some(&manifest));
         if is_news {
             node.beyond.on_changed(manifest.function());
