@@ -1,5 +1,6 @@
 //! Several super nodes: what is handed in at one is found, called and ended at every other one.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use orb_tests::{Federation, Orb, Project, eventually, guest};
@@ -53,6 +54,86 @@ fn a_function_has_as_many_replicas_as_its_owner_wants_over_all_super_nodes() {
         assert_eq!(inspected["healthy"], 3, "as super{place} says: {inspected}");
         assert_eq!(user.run(["call", &name, "null"]).text(), "hello");
     }
+}
+
+#[test]
+fn any_super_node_says_where_all_hosts_are_and_which_counts_are_its_own() {
+    let federation = Federation::start(&[1, 1, 1, 1]);
+    let owner = federation.user(0);
+    let names = ["one", "two", "three"];
+    for name in names {
+        Project::wasm(name, &guest::say("hello")).deploy_to(&owner, 3);
+    }
+    let mut own_only = 0;
+    for name in names {
+        let full = format!("{}/{name}", owner.owner());
+        let first = owner.run(["inspect", &full, "--json"]).json();
+        let (mut hosts, mut places): (Vec<String>, BTreeSet<usize>) = Default::default();
+        for host in first["hosts"].as_array().unwrap() {
+            hosts.push(host["host"].as_str().unwrap().to_owned());
+            let at = format!(
+                "{}@{}",
+                host["super_node"].as_str().unwrap(),
+                host["super_address"].as_str().unwrap()
+            );
+            places.insert(
+                federation
+                    .addresses
+                    .iter()
+                    .position(|address| *address == at)
+                    .unwrap(),
+            );
+        }
+        // Each super node has one host.
+        assert_eq!(places.len(), 3, "{first}");
+        let mut everywhere = 0;
+        for place in 0..4 {
+            let user = federation.user(place);
+            let inspected = user.run(["inspect", &full, "--json"]).json();
+            let told = inspected["hosts"].as_array().unwrap().iter();
+            assert_eq!(
+                told.map(|host| host["host"].as_str().unwrap())
+                    .collect::<Vec<_>>(),
+                hosts
+            );
+            assert_eq!(
+                (&inspected["healthy"], &inspected["note"]),
+                (&3.into(), &"".into())
+            );
+            let listed = user.run(["list", "--owner", &owner.owner(), "--json"]).json();
+            let mut functions = listed["functions"].as_array().unwrap().iter();
+            let function = functions.find(|function| function["name"] == name).unwrap();
+            match function["ready_everywhere"].as_bool().unwrap() {
+                true => {
+                    everywhere += 1;
+                    assert_eq!(function["ready"], 3, "{function}");
+                }
+                false => assert!(function["ready"].as_u64() <= Some(1), "{function}"),
+            }
+        }
+        // The three of its directory know.
+        assert_eq!(everywhere, 3);
+        own_only += 4 - everywhere;
+    }
+    assert_eq!(own_only, names.len());
+    let texts: Vec<String> = (0..4)
+        .map(|place| {
+            federation
+                .user(place)
+                .run(["list", "--owner", &owner.owner()])
+                .text()
+        })
+        .collect();
+    assert_eq!(
+        texts.concat().matches(" here of 3").count(),
+        names.len(),
+        "{texts:?}"
+    );
+    let text = owner.run(["inspect", "one"]).text();
+    assert!(
+        text.contains("3 of 3 replicas healthy") && text.contains("SUPER NODE"),
+        "{text}"
+    );
 }
 
 #[test]

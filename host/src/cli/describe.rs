@@ -117,6 +117,9 @@ pub(crate) fn replica_state(state: ReplicaState) -> &'static str {
 #[derive(Debug, Serialize)]
 pub(crate) struct ReplicaDocument {
     host: String,
+    /// The super node that it is connected to, and where that is reached; `null` if it is not said.
+    super_node: Option<String>,
+    super_address: Option<String>,
     state: &'static str,
     generation: u64,
     revision: u64,
@@ -132,8 +135,11 @@ pub(crate) struct ReplicaDocument {
 impl From<&Replica> for ReplicaDocument {
     fn from(replica: &Replica) -> Self {
         let host = &replica.host;
+        let at = host.super_node();
         Self {
             host: host.node.to_string(),
+            super_node: at.map(|(node, _)| node.to_string()),
+            super_address: at.and_then(|(_, address)| address.map(one_line)),
             state: replica_state(replica.state),
             generation: host.version.generation,
             revision: host.version.revision,

@@ -3,7 +3,7 @@
 use clap::Args;
 use orb_protocol::client::Inspection;
 use orb_protocol::manifest::Publish;
-use orb_protocol::wire::directory::{Replica, ReplicaState};
+use orb_protocol::wire::directory::{HostHint, Replica, ReplicaState};
 use serde::Serialize;
 
 use super::context::Context;
@@ -17,6 +17,10 @@ use crate::output::{Output, Table, Tone};
 /// Show what a function is, and where its replicas are
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Any super node may be asked: one that does not place the function asks the one that does. SUPER NODE
+is the one that a host is connected to, and its address. Healthy are hosts that can answer for the
+live revision now.
+
 Example:
   orb inspect hello")]
 pub(crate) struct InspectCommand {
@@ -164,8 +168,26 @@ fn publish_lines(publish: &Publish) -> Vec<String> {
     ]
 }
 
+/// Which one a host is connected to, and where that is reached.
+fn super_node(host: &HostHint) -> String {
+    match host.super_node() {
+        Some((node, Some(address))) => format!("{}@{}", node.short(), describe::one_line(address)),
+        Some((node, None)) => node.short(),
+        None => "-".to_owned(),
+    }
+}
+
 fn replica_table(replicas: &[Replica], out: &Output) -> String {
-    let mut table = Table::new(["HOST", "STATE", "REVISION", "RTT", "QUEUE", "RUN", "REASON"]);
+    let mut table = Table::new([
+        "HOST",
+        "STATE",
+        "REVISION",
+        "SUPER NODE",
+        "RTT",
+        "QUEUE",
+        "RUN",
+        "REASON",
+    ]);
     for replica in replicas {
         let host = &replica.host;
         let micros = |us: u32| match us {
@@ -176,6 +198,7 @@ fn replica_table(replicas: &[Replica], out: &Output) -> String {
             host.node.short(),
             describe::replica_state(replica.state).to_owned(),
             host.version.revision.to_string(),
+            super_node(host),
             micros(host.rtt_us),
             format!("{}/{}", host.queue, host.capacity),
             micros(host.run_us),

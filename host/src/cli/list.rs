@@ -39,6 +39,8 @@ struct Entry {
     #[serde(flatten)]
     revision: describe::Revision,
     ready: u16,
+    /// Whether hosts of all super nodes are counted, rather than those of the one that was asked.
+    ready_everywhere: bool,
     replicas: u16,
 }
 
@@ -63,6 +65,9 @@ impl ListCommand {
         let document = Functions {
             functions: listings.iter().map(entry).collect(),
         };
+        if listings.iter().any(|listing| !listing.knows_all) {
+            context.out.note(HERE);
+        }
         let summary = format::count(listings.len(), "function");
         let text = match listings.as_slice() {
             [] if self.all || self.owner.is_some() => "no functions".to_owned(),
@@ -75,10 +80,13 @@ impl ListCommand {
     }
 }
 
+const HERE: &str = "\"here\": hosts of this super node only, which does not keep the function's directory; `orb inspect` asks one that does";
+
 fn entry(listing: &Listing) -> Entry {
     Entry {
         revision: describe::Revision::of(&listing.manifest),
         ready: listing.ready,
+        ready_everywhere: listing.knows_all,
         replicas: listing.manifest.publish().map_or(0, |publish| publish.replicas),
     }
 }
@@ -99,7 +107,10 @@ fn table(listings: &[Listing], owners: bool, aliases: &Aliases, out: &Output) ->
         let (kind, ready) = match listing.manifest.publish() {
             Some(publish) => (
                 describe::kind(publish.kind),
-                format!("{} of {}", listing.ready, publish.replicas),
+                match listing.knows_all {
+                    true => format!("{} of {}", listing.ready, publish.replicas),
+                    false => format!("{} here of {}", listing.ready, publish.replicas),
+                },
             ),
             None => ("decommissioned", "-".to_owned()),
         };

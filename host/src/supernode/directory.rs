@@ -8,8 +8,8 @@ use orb_protocol::id::{FunctionId, NodeId};
 use orb_protocol::manifest::{SignedManifest, Verified};
 use orb_protocol::ranking;
 use orb_protocol::wire::directory::{
-    HOSTS_MAX, Inspect, Inspected, LOCAL, List, Listed, NEARBY, NOTE, PAGE_MAX, ReplicaState, Resolve,
-    Resolved, RevisionEntry, Summary, Versions, VersionsListed,
+    HOSTS_MAX, Inspect, Inspected, LOCAL, List, Listed, NEARBY, NOTE, OWN_HOSTS, PAGE_MAX, ReplicaState,
+    Resolve, Resolved, RevisionEntry, Summary, Versions, VersionsListed,
 };
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Locate, Located};
@@ -24,6 +24,8 @@ use crate::store::registry::{KEPT_REVISIONS, artifact_of};
 const FIRST_MAX: Duration = Duration::from_secs(2);
 /// The most replicas that are described in one answer: four times what a function may ask for.
 const REPLICAS_SHOWN_MAX: usize = 256;
+/// Said where nobody else answers.
+const OWN_HOSTS_ONLY: &str = "only hosts of the super node that was asked are shown: those that keep the function's directory do not answer";
 
 /// A function's live revision, and who can answer for it.
 pub(crate) async fn resolve(node: &SuperNode, asked: &Resolve) -> Result<Resolved, Fault> {
@@ -110,38 +112,50 @@ pub(crate) async fn versions(node: &Arc<SuperNode>, asked: &Versions) -> Result<
     })
 }
 
-/// Where a function's replicas are.
+/// Where a function's replicas are: as whoever places it says, or the next one of its directory that answers.
 pub(crate) async fn inspect(node: &SuperNode, asked: &Inspect) -> Result<Inspected, Fault> {
     check(&asked.extensions)?;
     let live = live(node, asked.function).await?;
-    if let Some(inspected) = first_inspects(node, asked).await {
-        return Ok(inspected);
+    let manifest = live.signed().clone();
+    let is_first = first_elsewhere(node, asked.function, &asked.extensions).is_none();
+    let keepers = match is_first {
+        true => Vec::new(),
+        false => node.driver.directory(&asked.function),
+    };
+    // This node is as good as those that come after it.
+    for keeper in keepers
+        .iter()
+        .take_while(|keeper| **keeper != node.endpoint.node_id())
+    {
+        if let Some(said) = inspected_at(node, keeper, asked.function).await {
+            return Ok(Inspected { manifest, ..said });
+        }
     }
-    let mut replicas = node.driver.replicas(&asked.function);
-    replicas.truncate(REPLICAS_SHOWN_MAX);
+    let why_few = match is_first || node.driver.knows_all_hosts(&asked.function) {
+        true => node.driver.shortage(&asked.function),
+        false => Some(OWN_HOSTS_ONLY.to_owned()),
+    };
     Ok(Inspected {
-        manifest: live.signed().clone(),
-        replicas,
-        extensions: node
-            .driver
-            .shortage(&asked.function)
-            .map_or(Extensions::none(), note),
+        manifest,
+        replicas: node.driver.replicas(&asked.function, REPLICAS_SHOWN_MAX),
+        extensions: why_few.map_or(Extensions::none(), note),
     })
 }
 
-/// Where a function's replicas are, as the super node says that places it, if that is another one.
-async fn first_inspects(node: &SuperNode, asked: &Inspect) -> Option<Inspected> {
-    let first = first_elsewhere(node, asked.function, &asked.extensions)?;
+/// Where a function's replicas are, as a super node of its directory says.
+async fn inspected_at(node: &SuperNode, keeper: &NodeId, function: FunctionId) -> Option<Inspected> {
     let asked = Inspect {
-        function: asked.function,
+        function,
         extensions: Extensions::none().with(LOCAL, Vec::new()),
     };
-    let answer = remote::ask_super(node, &first, asked.into(), FIRST_MAX).await?;
-    answer
-        .inspect_err(
-            |fault| tracing::debug!(super_node = %first, %fault, "a function could not be inspected there"),
-        )
-        .ok()
+    let answer = remote::ask_super::<Inspected>(node, keeper, asked.into(), FIRST_MAX).await?;
+    let mut said = answer
+        .inspect_err(|fault| {
+            tracing::debug!(super_node = %keeper, %fault, "a function could not be inspected there");
+        })
+        .ok()?;
+    said.replicas.truncate(REPLICAS_SHOWN_MAX);
+    Some(said)
 }
 
 /// The super node that places a function, if it is another one than this and may be asked.
@@ -220,7 +234,7 @@ fn why_nobody(node: &SuperNode, live: &Verified) -> String {
     if let Some(shortage) = node.driver.shortage(&live.function()) {
         return shortage;
     }
-    let replicas = node.driver.replicas(&live.function());
+    let replicas = node.driver.replicas(&live.function(), REPLICAS_SHOWN_MAX);
     if let Some(paused) = replicas
         .iter()
         .find(|replica| replica.state == ReplicaState::Paused)
@@ -236,17 +250,21 @@ fn why_nobody(node: &SuperNode, live: &Verified) -> String {
 }
 
 fn summary(node: &SuperNode, manifest: SignedManifest) -> Summary {
+    let mut extensions = Extensions::none();
     // What is stored was verified when it came; a client verifies it again.
-    let verified = manifest.clone().verify().ok();
-    let ready = verified.map_or(0, |manifest| {
+    let ready = manifest.clone().verify().map_or(0, |manifest| {
+        let function = manifest.function();
+        if !node.driver.knows_all_hosts(&function) {
+            extensions = Extensions::none().with(OWN_HOSTS, Vec::new());
+        }
         node.driver
-            .ready_report(&manifest.function(), manifest.version())
+            .ready_report(&function, manifest.version())
             .ready
             .len()
     });
     Summary {
         manifest,
         ready: u16::try_from(ready).unwrap_or(u16::MAX),
-        extensions: Extensions::none(),
+        extensions,
     }
 }

@@ -13,7 +13,8 @@ use orb_protocol::manifest::{Verified, Version};
 use orb_protocol::placement::FailureDomain;
 use orb_protocol::quic::Connection;
 use orb_protocol::wire::control::{Offer, SUPERS_MAX};
-use orb_protocol::wire::directory::{HostHint, ReadyReport, RemovalReport, Replica};
+use orb_protocol::wire::directory::{HostHint, ReadyReport, RemovalReport, Replica, VIA};
+use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Cursor, PeerMessage, RegistryChange, SignedRecord};
 use tokio::sync::{Notify, watch};
 
@@ -180,10 +181,32 @@ impl Driver {
         self.lock().hub.coordinator().removal_report(now_ms, function)
     }
 
-    /// Every host that has to do with a function.
-    pub(crate) fn replicas(&self, function: &FunctionId) -> Vec<Replica> {
+    /// Every host that has to do with a function, at most so many, and the super node that each is connected to.
+    pub(crate) fn replicas(&self, function: &FunctionId, most: usize) -> Vec<Replica> {
         let now_ms = self.now_ms();
-        self.lock().hub.coordinator().replicas(now_ms, function)
+        let state = self.lock();
+        let (coordinator, federation) = (state.hub.coordinator(), state.hub.federation());
+        let mut replicas = coordinator.replicas(now_ms, function);
+        replicas.truncate(most);
+        for replica in &mut replicas {
+            let Some(site) = coordinator.site(&replica.host.node) else {
+                continue;
+            };
+            let address = match site == federation.node() {
+                true => federation.record().record().addresses.first().map(String::as_str),
+                false => federation.address(&site),
+            };
+            let via = address.map_or_else(|| site.to_string(), |address| format!("{site}@{address}"));
+            replica.host.extensions = Extensions::none().with(VIA, via.into_bytes());
+        }
+        replicas
+    }
+
+    /// Whether this node hears of a function's hosts at all super nodes: it is alone, or in the function's directory.
+    pub(crate) fn knows_all_hosts(&self, function: &FunctionId) -> bool {
+        let state = self.lock();
+        let directory = state.hub.coordinator().directory(function);
+        directory.is_empty() || directory.contains(&state.hub.federation().node())
     }
 
     /// How many hosts are registered.

@@ -17,9 +17,9 @@ use crate::quic::Connection;
 use crate::quic::body::{BodyReader, write_body};
 use crate::wire::call::Credential;
 use crate::wire::directory::{
-    Fetch, Fetched, HostHint, INVITE, Inspect, Inspected, LOCAL, List, Listed, NEARBY, NOTE, PAGE_MAX,
-    Publish, PublishStep, Published, ReadyReport, RemovalReport, Replica, Resolve, Resolved, Summary,
-    Versions, VersionsListed, WaitReady, WaitRemoved,
+    Fetch, Fetched, HostHint, INVITE, Inspect, Inspected, LOCAL, List, Listed, NEARBY, NOTE, OWN_HOSTS,
+    PAGE_MAX, Publish, PublishStep, Published, ReadyReport, RemovalReport, Replica, Resolve, Resolved,
+    Summary, Versions, VersionsListed, WaitReady, WaitRemoved,
 };
 use crate::wire::extension::Extensions;
 use crate::wire::{Info, NodeInfo, Request};
@@ -47,8 +47,10 @@ pub struct Resolution {
 pub struct Listing {
     /// The live revision, or the tombstone.
     pub manifest: Verified,
-    /// Hosts that are ready for it.
+    /// Hosts that are ready for it, as far as the super node knows.
     pub ready: u16,
+    /// Whether it knows of the hosts of all super nodes, rather than of its own.
+    pub knows_all: bool,
 }
 
 /// A revision in a function's history.
@@ -376,6 +378,7 @@ fn listing(summary: Summary, before: Option<&Listing>) -> Result<Listing, Fault>
     Ok(Listing {
         manifest,
         ready: summary.ready,
+        knows_all: summary.extensions.get(OWN_HOSTS).is_none(),
     })
 }
 

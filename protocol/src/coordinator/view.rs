@@ -81,6 +81,15 @@ impl Coordinator {
             .collect()
     }
 
+    /// The super node that a host is connected to; if it is connected to several, this one before others.
+    pub fn site(&self, node: &NodeId) -> Option<NodeId> {
+        let host = self.hosts.get(node)?;
+        match host.local {
+            true => self.me,
+            false => host.sites.first().copied(),
+        }
+    }
+
     /// Hosts that were told to hold a function, nearest first.
     pub fn assigned(&self, function: &FunctionId) -> &[NodeId] {
         self.functions.get(function).map_or(&[], |d| &d.assigned)

@@ -21,8 +21,11 @@ pub const NOTE: u16 = 1;
 pub const INVITE: u16 = 2;
 
 /// The extension of [`HostHint`] that names the host's super node, if it is another one than the one that
-/// answers: `NODEID@host:port`. A session with the host is opened there. UTF-8.
+/// answers: `NODEID@host:port`. A session with the host is opened there. Within [`Inspected`] every host has it that a
+/// super node is known of, without `@host:port` where that is not known. UTF-8.
 pub const VIA: u16 = 1;
+/// The extension of [`Summary`] of a super node that knows of its own hosts only: others may have more. Empty.
+pub const OWN_HOSTS: u16 = 1;
 /// The extension of [`Resolve`], [`Inspect`], [`Versions`], [`WaitReady`] and [`Fetch`] between super nodes: answer from
 /// what is here, and ask no other one. Empty. Clients send it with [`Versions`] if the newest one will do.
 pub const LOCAL: u16 = 3;
@@ -72,6 +75,18 @@ pub struct HostHint {
     pub failure_permille: u16,
     /// For what comes later.
     pub extensions: Extensions,
+}
+
+impl HostHint {
+    /// Which super node the host is connected to ([`VIA`]), and where that is reached, as far as it is said.
+    pub fn super_node(&self) -> Option<(NodeId, Option<&str>)> {
+        let via = std::str::from_utf8(self.extensions.get(VIA)?).ok()?;
+        let (node, address) = match via.split_once('@') {
+            Some((node, address)) => (node, Some(address)),
+            None => (via, None),
+        };
+        Some((node.parse().ok()?, address))
+    }
 }
 
 /// Hands in a revision. Answer: [`PublishStep`]; if bytes are wanted, the publisher sends the
@@ -139,7 +154,7 @@ pub struct Listed {
 pub struct Summary {
     /// The live manifest.
     pub manifest: SignedManifest,
-    /// Live hosts that are ready for its version.
+    /// Hosts that are ready for its version, as far as the super node knows ([`OWN_HOSTS`]).
     pub ready: u16,
     /// For what comes later.
     pub extensions: Extensions,
