@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orb_tests::{Network, Project, eventually};
+use orb_tests::{Federation, Network, Orb, Project, eventually, guest};
 use serde_json::Value;
 
 fn kinds(events: &[Value]) -> Vec<&str> {
@@ -53,4 +53,40 @@ fn a_functions_events_are_listed_and_followed() {
     assert!(text.contains("noted@2") && text.contains("edited"), "{text}");
     orb.run(["events", "noted", "--limit", "0", "--json"])
         .fails(2, "usage");
+}
+
+#[test]
+fn one_goes_on_after_an_event_of_the_super_node_that_is_asked_and_of_no_other() {
+    let federation = Federation::start(&[1, 0]);
+    let mut orb = federation.user(0);
+    Project::wasm("noted", &guest::say("hello")).deploy_to(&orb, 1);
+    let list = |orb: &Orb, since: &[&str]| {
+        let listed = orb.run([&["events", "--json"], since].concat()).json();
+        listed["events"].as_array().unwrap().clone()
+    };
+    let all = list(&orb, &["--since", "0"]);
+    let id = all[0]["id"].as_str().unwrap();
+    for after in [id, &all[0]["cursor"].to_string()] {
+        assert_eq!(list(&orb, &["--since", after])[0], all[1]);
+    }
+    for [follow, future] in [["--json", "1000000"], ["-f", "1000000"]] {
+        orb.run(["events", follow, "--json", "--since", future])
+            .fails(2, "input_invalid")
+            .says(&["does not go as far as event 1000000", "--since"]);
+    }
+    orb.run(["events", "--json", "--since", "yesterday"])
+        .fails(2, "usage")
+        .says(&["an event's id"]);
+    // The other super node has a log of its own.
+    orb.move_to(&federation.addresses[1]);
+    let other = list(&orb, &["--since", "0"])[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_ne!(id[..10], other[..10]);
+    for follow in ["--json", "-f"] {
+        orb.run(["events", follow, "--json", "--since", id])
+            .fails(2, "input_invalid")
+            .says(&[&id[..10], &other[..10], "ask that super node"]);
+    }
 }

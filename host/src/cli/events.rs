@@ -2,8 +2,9 @@
 
 use clap::Args;
 use orb_protocol::client::{Client, EventQuery};
+use orb_protocol::fault::{Fault, FaultKind};
 use orb_protocol::id::NodeId;
-use orb_protocol::wire::events::{EVENTS_PAGE_MAX, Event, EventPage};
+use orb_protocol::wire::events::{EVENTS_PAGE_MAX, Event, EventId, EventPage};
 use serde::Serialize;
 
 use super::context::Context;
@@ -26,11 +27,14 @@ const LIMIT_MAX: usize = 100_000;
 Kinds: published, edited, rolled_back, decommissioned; seeded, refused, lost, repaired (replicas of
 functions at hosts); host_joined, host_left, super_joined, super_left.
 
-Each event has an id, which ends in its cursor: --since CURSOR goes on after it. An event may come
-twice, with the same id. With -f and --json each event is one document on a line of its own.
+Each event has an id: the beginning of its super node's id, and its number there, the cursor. --since
+goes on after either; cursors of one super node mean nothing to another, and an id of another one is
+refused. An event may come twice, with the same id. With -f and --json each event is one document on a
+line of its own.
 
 Example:
   orb events hello
+  orb events --since k3xj2m7qpa-1042
   orb events -f --json --since 1042")]
 pub(crate) struct EventsCommand {
     /// Only about this function: NAME or OWNER/NAME
@@ -42,13 +46,44 @@ pub(crate) struct EventsCommand {
     /// Only about this owner's functions: a key, an alias, or the beginning of a known key
     #[arg(long, value_name = "OWNER")]
     owner: Option<String>,
-    /// Only what happened after this cursor, oldest first; 0 for all that is kept [default: the last
-    /// events]
-    #[arg(long, value_name = "CURSOR")]
-    since: Option<u64>,
+    /// Only what happened after this event, an id or a cursor, oldest first; 0 for all that is kept
+    /// [default: the last events]
+    #[arg(long, value_name = "EVENT", value_parser = since)]
+    since: Option<Since>,
     /// At most so many events, with -f of those that happened before [default: 50]
     #[arg(long, value_name = "N", value_parser = limit)]
     limit: Option<usize>,
+}
+
+/// After which event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Since {
+    /// Of whichever super node is asked.
+    Cursor(u64),
+    Id(EventId),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    let cursor = text.parse().ok().map(Since::Cursor);
+    cursor
+        .or_else(|| text.parse().ok().map(Since::Id))
+        .ok_or_else(|| "an event's id (k3xj2m7qpa-1042) or its number (1042) is needed".to_owned())
+}
+
+impl Since {
+    fn cursor(&self) -> u64 {
+        match self {
+            Self::Cursor(cursor) => *cursor,
+            Self::Id(id) => id.cursor(),
+        }
+    }
+
+    fn log(&self) -> Option<String> {
+        match self {
+            Self::Cursor(_) => None,
+            Self::Id(id) => Some(id.log().to_owned()),
+        }
+    }
 }
 
 fn limit(text: &str) -> Result<usize, String> {
@@ -78,7 +113,8 @@ impl EventsCommand {
             None => None,
         };
         let query = EventQuery {
-            after: self.since,
+            after: self.since.as_ref().map(Since::cursor),
+            log: self.since.as_ref().and_then(Since::log),
             owner,
             function: target.as_ref().map(|target| target.id),
             follow: self.follow,
@@ -152,10 +188,13 @@ async fn gather(client: &Client, query: EventQuery, limit: usize) -> Result<(Nod
         gap: false,
     };
     let mut node = NodeId::from_bytes([0; 32]);
-    let mut stream = client.events(query);
+    let mut stream = client.events(query.clone());
     while all.events.len() < limit
         && let Some(page) = stream.next().await?
     {
+        if all.events.is_empty() {
+            goes_so_far(&query, &page)?;
+        }
         node = page.node;
         all.add(page, limit);
     }
@@ -175,9 +214,24 @@ impl Gathered {
     }
 }
 
+/// Whether the super node has come as far as the event that is asked for: if not, it is not what it shows.
+fn goes_so_far(query: &EventQuery, page: &EventPage) -> Result<(), Failure> {
+    match query.after {
+        Some(after) if page.cursor < after => {
+            let node = page.node.short();
+            let message = format!("the log of super node {node} does not go as far as event {after}");
+            Err(Failure::from(Fault::new(FaultKind::InputInvalid, message)).help(
+                "the number is of another super node's event, or this one has lost its log: leave --since out to see the last events",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Prints events until somebody interrupts, or nobody reads them.
 async fn follow(client: &Client, query: EventQuery, aliases: &Aliases, out: &Output) -> Result<(), Failure> {
-    let mut stream = client.events(query);
+    let mut stream = client.events(query.clone());
+    let mut first = true;
     loop {
         let page = tokio::select! {
             page = stream.next() => page?,
@@ -185,6 +239,9 @@ async fn follow(client: &Client, query: EventQuery, aliases: &Aliases, out: &Out
             _ = tokio::signal::ctrl_c() => return Ok(()),
         };
         let Some(page) = page else { return Ok(()) };
+        if std::mem::take(&mut first) {
+            goes_so_far(&query, &page)?;
+        }
         if page.gap {
             out.note(GAP);
         }
@@ -300,6 +357,16 @@ mod tests {
         assert_eq!((all.events.len(), all.cursor, all.more), (2, 2, true));
         all.add(page(3..=5, false), 3);
         assert_eq!((all.events.len(), all.cursor, all.more), (3, 3, true));
+    }
+
+    #[test]
+    fn one_goes_on_after_an_id_or_a_cursor() {
+        let id = EventId::new(&NodeId::from_bytes([3; 32]), 7);
+        assert_eq!(since("7"), Ok(Since::Cursor(7)));
+        assert_eq!(since(&id.to_string()), Ok(Since::Id(id)));
+        for text in ["", "-1", "x", "x-7", "7-7"] {
+            assert!(since(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -145,6 +145,69 @@ async fn a_follower_hears_what_happens_and_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_follower_goes_on_in_the_log_of_whichever_super_node_is_there() {
+    let (one, two) = (Super::start().await, Super::start().await);
+    let key = owner(1);
+    let revisions: Vec<Verified> = (1..=3).map(|number| revision(&key, "f", number, 1)).collect();
+    for node in [&one, &two] {
+        publish_all(&Guest::connect(node).await, &key, &[(&revisions[0], 1)]).await;
+    }
+    let builder = Client::builder().super_nodes(vec![one.address.clone(), two.address.clone()]);
+    let client = builder.connect().await.unwrap();
+    let mut stream = client.events(EventQuery {
+        after: Some(0),
+        follow: true,
+        ..EventQuery::default()
+    });
+    let first = stream.next().await.unwrap().unwrap();
+    assert_eq!((first.events.len(), first.gap), (1, false));
+    let (left, mut there) = match first.node == one.address.id() {
+        true => (one, two),
+        false => (two, one),
+    };
+    // The other one has another log, and says so.
+    let mut away = left.stop().await;
+    for number in [1, 2] {
+        let page = stream.next().await.unwrap().unwrap();
+        assert_eq!((page.node, page.gap), (there.address.id(), number == 1));
+        // Back where it was before, nothing is missing and nothing comes twice.
+        let back = Super::start_with(away, |_| {}).await;
+        publish_all(&Guest::connect(&back).await, &key, &[(&revisions[number], 1)]).await;
+        away = there.stop().await;
+        let page = stream.next().await.unwrap().unwrap();
+        let versions: Vec<_> = page.events.iter().map(|event| event.version).collect();
+        assert_eq!((page.node, page.gap), (back.address.id(), false));
+        assert_eq!(versions, [Some(revisions[number].version())]);
+        // And once more the other way round.
+        there = Super::start_with(away, |_| {}).await;
+        publish_all(&Guest::connect(&there).await, &key, &[(&revisions[number], 1)]).await;
+        away = back.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_another_log_is_refused() {
+    let node = Super::start().await;
+    let client = client_of(&node).await;
+    for follow in [false, true] {
+        let mut stream = client.events(EventQuery {
+            after: Some(0),
+            log: Some("aaaaaaaaaa".to_owned()),
+            follow,
+            ..EventQuery::default()
+        });
+        let error = stream.next().await.unwrap_err();
+        assert_eq!(error.kind(), FaultKind::InputInvalid, "{error}");
+    }
+    let mut stream = client.events(EventQuery {
+        after: Some(0),
+        log: Some(node.address.id().short()),
+        ..EventQuery::default()
+    });
+    assert!(!stream.next().await.unwrap().unwrap().gap);
+}
+
+#[tokio::test]
 async fn pages_of_a_list_end() {
     let node = Super::start().await;
     let guest = Guest::connect(&node).await;
@@ -157,7 +220,7 @@ async fn pages_of_a_list_end() {
         limit: 2,
         ..EventQuery::default()
     };
-    let mut stream = client_of(&node).await.events(query);
+    let mut stream = client_of(&node).await.events(query.clone());
     assert_eq!(take(&mut stream, 5).await.len(), 5);
     assert_eq!(stream.next().await.unwrap(), None);
     // Nobody knows of event 6, so the log is not the one that it was.

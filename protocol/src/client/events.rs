@@ -1,5 +1,6 @@
 //! What happened, and what happens from now on, as a super node wrote it down.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -22,11 +23,17 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often one page is asked for: a connection that was at rest may have been lost unnoticed.
 const TRIES_MAX: u32 = 2;
 
+/// Super nodes whose cursors a stream keeps in mind: as many as a client may be told of.
+const LOGS_MAX: usize = 16;
+
 /// Which events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventQuery {
     /// Only events after this cursor, oldest first; 0 for all that are kept. `None`: the last ones.
     pub after: Option<u64>,
+    /// Whose cursor that is: the short form of a super node's id ([`EventId::log`](crate::wire::events::EventId::log)).
+    /// `None`: of whichever super node is asked.
+    pub log: Option<String>,
     /// Only about functions of this owner.
     pub owner: Option<OwnerId>,
     /// Only about this function.
@@ -41,6 +48,7 @@ impl Default for EventQuery {
     fn default() -> Self {
         Self {
             after: None,
+            log: None,
             owner: None,
             function: None,
             follow: false,
@@ -54,8 +62,10 @@ impl Default for EventQuery {
 pub struct EventStream {
     client: Client,
     query: EventQuery,
-    /// Whose cursors the query's are, once somebody has answered.
+    /// Who has answered last.
     node: Option<NodeId>,
+    /// How far the stream is in the log of each that has answered.
+    cursors: BTreeMap<NodeId, u64>,
     open: Option<Open>,
     /// No more is to come.
     over: bool,
@@ -78,14 +88,18 @@ impl std::fmt::Debug for Open {
 impl Client {
     /// What happened, and with [`EventQuery::follow`] what happens from now on.
     ///
-    /// Every event comes at least once: a stream whose super node was lost goes on after the last page,
-    /// at the same super node. Another one has another log: then the stream goes on with the last events
-    /// there, and [`EventPage::gap`] says so.
+    /// Every event comes at least once: a stream whose super node was lost goes on after the last page that it had
+    /// from the one that it goes on at. One that it had nothing from before has another log: then the stream goes on
+    /// with the last events there, and [`EventPage::gap`] says so.
+    ///
+    /// Its first page is an error if the super node is not the one that the query's cursor is of
+    /// ([`EventQuery::log`]). One whose log does not go so far begins anew, and says that there is a gap.
     pub fn events(&self, query: EventQuery) -> EventStream {
         EventStream {
             client: self.clone(),
             query,
             node: None,
+            cursors: BTreeMap::new(),
             open: None,
             over: false,
             failures: 0,
@@ -115,9 +129,12 @@ impl EventStream {
     /// Notes how far it is.
     fn take(&mut self, mut page: EventPage) -> EventPage {
         self.failures = 0;
-        page.gap |= self.node.is_some_and(|node| node != page.node);
+        page.gap |= self.node.is_some() && !self.cursors.contains_key(&page.node);
         self.node = Some(page.node);
-        self.query.after = Some(page.cursor);
+        if self.cursors.len() >= LOGS_MAX && !self.cursors.contains_key(&page.node) {
+            self.cursors.pop_first();
+        }
+        self.cursors.insert(page.node, page.cursor);
         if !self.query.follow {
             self.open = None;
             self.over = !page.more;
@@ -170,17 +187,24 @@ impl EventStream {
 
     async fn ask(&mut self) -> Result<Open, Broken> {
         let connection = self.client.0.uplink.connection().await?;
-        let elsewhere = self.node.is_some_and(|node| node != connection.peer());
+        let peer = connection.peer();
         let EventQuery {
-            after,
             owner,
             function,
             follow,
             limit,
+            ..
         } = self.query;
+        // A cursor of another super node means nothing there.
+        let after = match self.node {
+            Some(_) => self.cursors.get(&peer).copied(),
+            None => {
+                of_log(&self.query, &peer)?;
+                self.query.after
+            }
+        };
         let request = Events {
-            // A cursor of another super node means nothing there.
-            after: after.filter(|_| !elsewhere),
+            after,
             owner,
             function,
             follow,
@@ -196,6 +220,22 @@ impl EventStream {
             first: true,
         })
     }
+}
+
+/// Whether the query's cursor is one of this super node.
+fn of_log(query: &EventQuery, node: &NodeId) -> Result<(), Fault> {
+    let (Some(after), Some(log)) = (query.after, &query.log) else {
+        return Ok(());
+    };
+    if *log == node.short() {
+        return Ok(());
+    }
+    let message = format!(
+        "event {log}-{after} is in the log of super node {log}, and super node {} was asked",
+        node.short()
+    );
+    Err(Fault::new(FaultKind::InputInvalid, message)
+        .help("ask that super node, or leave the event out to see the last ones of this one"))
 }
 
 /// A super node is not believed more events than it was asked for.

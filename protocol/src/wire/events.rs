@@ -6,10 +6,13 @@
 //! at least once: who asks again with the cursor of an older page gets some of them again, with the
 //! same ids.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::extension::Extensions;
-use crate::id::{FunctionId, NodeId, OwnerId};
+use crate::id::{FunctionId, NodeId, OwnerId, SHORT_LEN};
 use crate::manifest::Version;
 use crate::name::Name;
 
@@ -81,7 +84,65 @@ pub struct Event {
 impl Event {
     /// What tells this event from all others, of the other logs too.
     pub fn id(&self, node: &NodeId) -> String {
-        format!("{}-{}", node.short(), self.cursor)
+        EventId::new(node, self.cursor).to_string()
+    }
+}
+
+/// An event's id, as people and programs get it: the short form of its super node's id, and the cursor there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventId {
+    log: String,
+    cursor: u64,
+}
+
+/// The text is no [`EventId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an event's id is {SHORT_LEN} characters of a-z and 2-7, a hyphen, and the event's number")]
+pub struct NoEventId;
+
+impl EventId {
+    /// The id of an event in a super node's log.
+    pub fn new(node: &NodeId, cursor: u64) -> Self {
+        let log = node.short();
+        Self { log, cursor }
+    }
+
+    /// The short form of the super node's id.
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+
+    /// The event's number in that super node's log.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Whether it is from this super node's log.
+    pub fn is_of(&self, node: &NodeId) -> bool {
+        self.log == node.short()
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.log, self.cursor)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = NoEventId;
+
+    fn from_str(text: &str) -> Result<Self, NoEventId> {
+        let (log, cursor) = text.split_once('-').ok_or(NoEventId)?;
+        let is_short = log.len() == SHORT_LEN && log.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'));
+        let is_number = cursor.bytes().all(|b| b.is_ascii_digit());
+        match cursor.parse() {
+            Ok(cursor) if is_short && is_number => Ok(Self {
+                log: log.to_owned(),
+                cursor,
+            }),
+            _ => Err(NoEventId),
+        }
     }
 }
 
@@ -174,6 +235,38 @@ impl From<EventKind> for u16 {
             EventKind::SuperJoined => 11,
             EventKind::SuperLeft => 12,
             EventKind::Unknown(tag) => tag,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_events_id_is_read_as_it_is_written_and_nothing_else_is() {
+        let (node, other) = (NodeId::from_bytes([3; 32]), NodeId::from_bytes([4; 32]));
+        let id = EventId::new(&node, 1_042);
+        assert_eq!(id.to_string().parse(), Ok(id.clone()));
+        assert!(id.is_of(&node) && !id.is_of(&other));
+        let log = node.short();
+        for text in [
+            "",
+            "1042",
+            "-1042",
+            &log,
+            &format!("{log}-"),
+            &format!("{log}-+1"),
+            &format!("{log}--1"),
+        ] {
+            assert_eq!(text.parse::<EventId>(), Err(NoEventId), "{text}");
+        }
+        for text in [
+            &format!("{log}x-1"),
+            &format!("{}-1", log.to_uppercase()),
+            &format!("{log}-{}0", u64::MAX),
+        ] {
+            assert_eq!(text.parse::<EventId>(), Err(NoEventId), "{text}");
         }
     }
 }
