@@ -32,6 +32,7 @@ mod format;
 mod home;
 mod local_sandbox;
 mod node;
+mod operator;
 mod output;
 mod project;
 mod public_ip;

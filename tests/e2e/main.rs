@@ -8,6 +8,7 @@ mod bodies;
 mod clock;
 mod corruption;
 mod crash;
+mod dead_letters;
 mod disks;
 mod draining;
 mod events;

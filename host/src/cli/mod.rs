@@ -11,6 +11,7 @@ mod build;
 mod call;
 mod completions;
 pub(crate) mod context;
+mod dead_letters;
 mod decommission;
 mod demo;
 mod deploy;
@@ -140,13 +141,21 @@ enum Command {
 
 impl Command {
     fn is_daemon(&self) -> bool {
-        matches!(self, Self::Super(_) | Self::Node(_))
+        match self {
+            Self::Super(command) => command.is_daemon(),
+            Self::Node(_) => true,
+            _ => false,
+        }
     }
 
     async fn execute(self, globals: &Globals) -> Result<(), Failure> {
         // Daemons have keys of their own, and need no home.
         match self {
-            Self::Super(command) => return command.execute(&globals.discovery).await,
+            Self::Super(command) => {
+                return command
+                    .execute(&globals.discovery, Output::new(globals.json))
+                    .await;
+            }
             Self::Node(command) => return command.execute(&globals.supers()?).await,
             Self::Demo(command) => return command.execute(Output::new(globals.json)).await,
             _ => {}
@@ -273,5 +282,12 @@ mod tests {
             assert!(help.contains("Example:\n  "), "{name} --help has no example");
             insta::assert_snapshot!(name, help);
         }
+        let mut orb = description().term_width(WIDTH);
+        orb.build();
+        let asked = orb
+            .find_subcommand_mut("super")
+            .and_then(|super_node| super_node.find_subcommand_mut("dead-letters"));
+        let help = asked.expect("it is there").render_long_help();
+        insta::assert_snapshot!("super-dead-letters", help.to_string());
     }
 }

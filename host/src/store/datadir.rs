@@ -7,6 +7,7 @@
 //! | `node.key` | who the node is |
 //! | `port` | the port that was chosen for `:0` |
 //! | `address` | `NODEID@IP:PORT`, while a super node serves |
+//! | `operator.sock` | where a super node's operator asks it ([`crate::operator`]) |
 //! | `orb.redb` | the database |
 //! | `objects/`, `cache/`, `logs/` | artifacts, what can be made again, what guests wrote |
 

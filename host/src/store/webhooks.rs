@@ -91,27 +91,45 @@ impl WebhookTables {
         target: &TargetId,
         letter: &DeadLetter,
     ) -> Result<(), TxnError> {
-        let mut letter = letter.clone();
-        letter
-            .reason
-            .truncate(letter.reason.floor_char_boundary(REASON_BYTES_MAX));
-        let cursor = letter.event.cursor;
-        let key = dead_key(target, cursor);
         let mut dead = txn.open_table(DEAD)?;
-        dead.insert(key.as_slice(), seal(DEAD_NAME, &key, &letter).as_slice())?;
+        keep(&mut dead, target, letter)?;
         prune(&mut dead, target)?;
-        Self::advance(txn, target, cursor)
+        Self::advance(txn, target, letter.event.cursor)
     }
 
-    /// The dead letters of a webhook, oldest first.
-    #[cfg(test)]
+    /// Forgets a dead letter, if it is there: it was delivered.
+    pub(crate) fn unbury(txn: &WriteTransaction, target: &TargetId, cursor: u64) -> Result<(), TxnError> {
+        let mut dead = txn.open_table(DEAD)?;
+        dead.remove(dead_key(target, cursor).as_slice())?;
+        Ok(())
+    }
+
+    /// Keeps what became of a dead letter since, if it is still there.
+    pub(crate) fn mark(
+        txn: &WriteTransaction,
+        target: &TargetId,
+        letter: &DeadLetter,
+    ) -> Result<(), TxnError> {
+        let mut dead = txn.open_table(DEAD)?;
+        let key = dead_key(target, letter.event.cursor);
+        let is_there = dead.get(key.as_slice())?.is_some();
+        match is_there {
+            true => keep(&mut dead, target, letter),
+            false => Ok(()),
+        }
+    }
+
+    /// The dead letters of a webhook, oldest first. One that is damaged is left out, and named in the log.
     pub(crate) fn dead(txn: &ReadTransaction, target: &TargetId) -> Result<Vec<DeadLetter>, TxnError> {
         let dead = txn.open_table(DEAD)?;
         let (from, to) = (dead_key(target, 0), dead_key(target, u64::MAX));
         let mut letters = Vec::new();
         for entry in dead.range(from.as_slice()..to.as_slice())? {
             let (key, record) = entry?;
-            letters.push(unseal(DEAD_NAME, key.value(), record.value())?);
+            match unseal(DEAD_NAME, key.value(), record.value()) {
+                Ok(letter) => letters.push(letter),
+                Err(error) => tracing::error!(%error, "a dead letter is left out"),
+            }
         }
         Ok(letters)
     }
@@ -119,6 +137,20 @@ impl WebhookTables {
 
 fn dead_key(target: &TargetId, cursor: u64) -> Vec<u8> {
     [target.as_slice(), &cursor.to_be_bytes()].concat()
+}
+
+fn keep(
+    dead: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    target: &TargetId,
+    letter: &DeadLetter,
+) -> Result<(), TxnError> {
+    let mut letter = letter.clone();
+    letter
+        .reason
+        .truncate(letter.reason.floor_char_boundary(REASON_BYTES_MAX));
+    let key = dead_key(target, letter.event.cursor);
+    dead.insert(key.as_slice(), seal(DEAD_NAME, &key, &letter).as_slice())?;
+    Ok(())
 }
 
 /// Forgets the oldest dead letters of a webhook beyond [`DEAD_LETTERS_MAX`].
@@ -203,6 +235,34 @@ mod tests {
         prepare(&database, &[one, two], 40);
         assert_eq!((cursor(&database, one), cursor(&database, two)), (9, 40));
         assert!(dead(&database, two).is_empty());
+    }
+
+    #[test]
+    fn what_becomes_of_a_dead_letter_moves_no_cursor() {
+        let one = [1; 32];
+        let (_scratch, database) = scratch(&[one]);
+        let write = |txn: &WriteTransaction| {
+            for number in [8, 9] {
+                WebhookTables::bury(txn, &one, &letter(number))?;
+            }
+            WebhookTables::advance(txn, &one, 20)?;
+            WebhookTables::unbury(txn, &one, 8)?;
+            WebhookTables::mark(
+                txn,
+                &one,
+                &DeadLetter {
+                    attempts: 4,
+                    ..letter(9)
+                },
+            )?;
+            // That one is gone meanwhile.
+            WebhookTables::mark(txn, &one, &letter(8))?;
+            WebhookTables::unbury(txn, &one, 7)
+        };
+        database.write(write).unwrap();
+        assert_eq!((dead(&database, one), cursor(&database, one)), (vec![9], 20));
+        let letters = database.read(|txn| WebhookTables::dead(txn, &one)).unwrap();
+        assert_eq!(letters[0].attempts, 4);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!   what peers did that they should not have.
 //! - [`beyond`]: other federations, by way of a DHT, if that is wished for.
 //! - [`notes`], [`losses`]: what happens to hosts, on its way into the log of events. [`webhooks`]: who is
-//!   told of it without asking.
+//!   told of it without asking. [`operator`]: whoever runs this node, on its machine.
 
 mod beyond;
 mod close;
@@ -25,6 +25,7 @@ mod limits;
 mod losses;
 mod notes;
 mod offences;
+mod operator;
 mod outbox;
 mod peers;
 mod policy;
@@ -164,8 +165,10 @@ pub(crate) async fn run(config: SuperConfig, mut shutdown: Shutdown) -> anyhow::
     webhooks.prepare(&node).await?;
     let address = format!("{}@{address}", endpoint.node_id());
     dir.write_address(&address)?;
+    let mut tasks = JoinSet::new();
     tracing::info!(%address, data = %dir.path().display(), "super node ready");
-    let peers = serve(&node, &connections, webhooks, config.peers, &mut shutdown).await;
+    webhooks.start(&node, dir.path(), &mut tasks);
+    let peers = serve(&node, &connections, tasks, config.peers, &mut shutdown).await;
     end(node, peers, dir).await
 }
 
@@ -270,18 +273,16 @@ fn reachable(local: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, local.port())
 }
 
-/// Takes connections until the end is wished for. Returns the tasks that serve them.
+/// Takes connections until the end is wished for. Returns the tasks that serve them, beside those that there are.
 async fn serve(
     node: &Arc<SuperNode>,
     connections: &Arc<Connections>,
-    webhooks: Webhooks,
+    mut peers: JoinSet<()>,
     seeds: Vec<SuperAddr>,
     shutdown: &mut Shutdown,
 ) -> JoinSet<()> {
-    let mut peers = JoinSet::new();
     peers.spawn(peers::keeper::run(Arc::clone(node), seeds));
     peers.spawn(peers::history::run(Arc::clone(node)));
-    webhooks.start(node, &mut peers);
     peers.spawn(beyond::run(Arc::clone(node)));
     let counted = Arc::clone(node);
     peers.spawn(keep_reporting(node.endpoint.clone(), move || {

@@ -3,8 +3,9 @@
 //!
 //! Each webhook has a [`worker`] of its own, which goes through the log of events after a cursor that it
 //! keeps in the store: in order, each event at least once, until it is delivered or has failed too often.
-//! [`letter`]: what is sent, signed. [`post`]: one request, to no address that it must not reach.
+//! [`dead`]: what was given up, for the operator. [`letter`]: what is sent, signed. [`post`]: one request, to no address that it must not reach.
 
+pub(super) mod dead;
 mod letter;
 mod post;
 mod worker;
@@ -14,13 +15,15 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use self::dead::DeadLetterOffice;
 use self::post::{Poster, TlsError};
 use self::worker::Worker;
-use super::SuperNode;
+use super::{SuperNode, operator};
 use crate::config::{SuperConfig, Webhook, WebhookPace};
 use crate::store::blocking;
 use crate::store::database::StoreError;
@@ -57,8 +60,12 @@ impl Webhooks {
         blocking(move || node.storage.prepare_webhooks(&targets)).await
     }
 
-    /// Begins to tell them, in tasks among these.
-    pub(crate) fn start(self, node: &Arc<SuperNode>, tasks: &mut JoinSet<()>) {
+    /// Begins to tell them, in tasks among these, and answers the operator who asks in the data folder what became of
+    /// that.
+    pub(crate) fn start(self, node: &Arc<SuperNode>, folder: &Path, tasks: &mut JoinSet<()>) {
+        let (webhooks, poster) = (self.webhooks.clone(), self.poster.clone());
+        let office = DeadLetterOffice::new(Arc::clone(node), webhooks, self.pace, poster);
+        tasks.spawn(operator::run(folder.to_owned(), office));
         for webhook in self.webhooks {
             let worker = Worker::new(Arc::clone(node), webhook, self.pace, self.poster.clone());
             tasks.spawn(worker.run());

@@ -166,7 +166,11 @@ async fn see_to(node: &Arc<SuperNode>, function: FunctionId, place: OwnedSemapho
             tokio::spawn(fill_and_keep(Arc::clone(node), function, sender, place));
             done
         }
-        Turn::Theirs(done) => done,
+        Turn::Theirs(done) => {
+            // For another function meanwhile.
+            drop(place);
+            done
+        }
         Turn::Over => return,
     };
     let _ = timeout(PATIENCE, done.wait_for(|done| *done)).await;

@@ -43,8 +43,28 @@ impl Storage {
         self.committer.write(write).await
     }
 
-    /// A webhook's dead letters.
-    #[cfg(test)]
+    /// Forgets a dead letter.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn unbury_letter(&self, target: TargetId, cursor: u64) -> Result<(), StoreError> {
+        let write = move |txn: &redb::WriteTransaction| WebhookTables::unbury(txn, &target, cursor);
+        self.committer.write(write).await
+    }
+
+    /// Keeps what became of a dead letter since.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn mark_letter(&self, target: TargetId, letter: DeadLetter) -> Result<(), StoreError> {
+        let write = move |txn: &redb::WriteTransaction| WebhookTables::mark(txn, &target, &letter);
+        self.committer.write(write).await
+    }
+
+    /// A webhook's dead letters, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
     pub(crate) async fn dead_letters(&self, target: TargetId) -> Result<Vec<DeadLetter>, StoreError> {
         let database = self.database.clone();
         blocking(move || database.read(|txn| WebhookTables::dead(txn, &target))).await

@@ -8,6 +8,7 @@ use orb_protocol::manifest::Verified;
 use super::post::{PostError, Poster};
 use super::testing::{Answer, SECRET, Server, roots};
 use crate::config::{Webhook, WebhookPace};
+use crate::operator::{Asked, DeadLetters, Told, ask};
 use crate::store::blocking;
 use crate::store::datadir::{DataDir, Role};
 use crate::store::testing::{manifest, owner, publish, version};
@@ -221,4 +222,149 @@ async fn over_tls_only_a_server_with_a_certificate_that_is_believed_is_told() {
         assert!(matches!(refused, Err(PostError::Broken(_))), "{refused:?}");
     }
     assert!(server.is_quiet());
+}
+
+/// What the operator is told, as the command hears it.
+async fn told(node: &Super, asked: DeadLetters) -> Vec<Told> {
+    let mut answers = ask(node.data(), &Asked::DeadLetters(asked)).await.unwrap();
+    let mut all = Vec::new();
+    loop {
+        let told = answers.next().await.unwrap();
+        let is_last = matches!(told, Told::Done | Told::Refused { .. });
+        all.push(told);
+        if is_last {
+            return all;
+        }
+    }
+}
+
+/// What was told, in short.
+fn briefly(told: &[Told]) -> Vec<String> {
+    let brief = |told: &Told| match told {
+        Told::Letter(letter) => format!(
+            "{} after {}: {}",
+            letter.event["cursor"], letter.attempts, letter.reason
+        ),
+        Told::Delivered(letter) => format!("{} delivered", letter.event["cursor"]),
+        Told::Failed(letter) => format!("{} failed after {}", letter.event["cursor"], letter.attempts),
+        Told::Refused { message, help } => format!("{message}; {help}"),
+        Told::Done => "done".to_owned(),
+    };
+    told.iter().map(brief).collect()
+}
+
+#[tokio::test]
+async fn the_operator_sees_dead_letters_and_has_them_sent_again() {
+    // Three events are given up, then one is taken; then the target fails once more before it is mended.
+    let mut answers = vec![Answer::Status(503); 9];
+    answers.extend([Answer::Status(200), Answer::Status(200), Answer::Status(404)]);
+    let mut server = Server::start(answers).await;
+    let webhook = webhook("127.0.0.1", server.port);
+    let node = start(&webhook).await;
+    let revisions: Vec<_> = (1..=4).map(|number| revision("f", number)).collect();
+    publish_to(&node, &revisions).await;
+    while server.next().await.cursor() < 4 {}
+    let shown = DeadLetters::default();
+    let reason = "the answer was status 503";
+    let of = |number: u64| format!("{number} after 3: {reason}");
+    assert_eq!(
+        briefly(&told(&node, shown.clone()).await),
+        [of(1), of(2), of(3), "done".to_owned()]
+    );
+
+    let id = format!("{}-2", node.address.id().short());
+    let resend = DeadLetters {
+        webhook: Some(webhook.url.authority()),
+        events: vec![id],
+        resend: true,
+    };
+    assert_eq!(briefly(&told(&node, resend).await), ["2 delivered", "done"]);
+    assert_eq!(server.next().await.cursor(), 2);
+    let all = DeadLetters {
+        resend: true,
+        ..DeadLetters::default()
+    };
+    // The first one fails: the next one is not tried, and both stay.
+    assert_eq!(
+        briefly(&told(&node, all.clone()).await),
+        ["1 failed after 4", "done"]
+    );
+    assert_eq!(server.next().await.cursor(), 1);
+    assert!(server.is_quiet());
+    let left = [
+        "1 after 4: the answer was status 404".to_owned(),
+        of(3),
+        "done".to_owned(),
+    ];
+    assert_eq!(briefly(&told(&node, shown.clone()).await), left);
+    assert_eq!(
+        briefly(&told(&node, all).await),
+        ["1 delivered", "3 delivered", "done"]
+    );
+    assert_eq!(server.next().await.verified()["data"]["revision"], 1);
+    assert_eq!(server.next().await.cursor(), 3);
+    assert_eq!(briefly(&told(&node, shown).await), ["done"]);
+
+    // None of this has moved what is told next.
+    publish_to(&node, &[revision("f", 5)]).await;
+    assert_eq!(server.next().await.cursor(), 5);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_operator_who_names_what_is_not_there_is_told_so_and_nothing_is_sent() {
+    let mut server = Server::start(vec![Answer::Status(503); 3]).await;
+    let webhook = webhook("127.0.0.1", server.port);
+    let node = start(&webhook).await;
+    publish_to(&node, &[revision("f", 1), revision("f", 2)]).await;
+    while server.next().await.cursor() < 2 {}
+    let named = |webhook: Option<&str>, event: &str| DeadLetters {
+        webhook: webhook.map(str::to_owned),
+        events: vec![event.to_owned()],
+        resend: true,
+    };
+    let other = format!("aaaaaaaaaa-{}", 1);
+    for (asked, words) in [
+        (
+            named(Some("https://example.org/"), "1"),
+            ["no webhook https://example.org/", &webhook.url.to_string()],
+        ),
+        (
+            named(None, &other),
+            ["no event of this super node", &node.address.id().short()],
+        ),
+        (named(None, "first"), ["first is no event", "by its id"]),
+        (
+            named(None, "2"),
+            ["-2 is not among the dead letters", "was delivered"],
+        ),
+    ] {
+        let text = briefly(&told(&node, asked).await).concat();
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    }
+    assert!(server.is_quiet());
+    // Whoever asks for something else is told, too, and whoever says nothing keeps nobody waiting.
+    let silent = tokio::net::UnixStream::connect(node.data().join("operator.sock"))
+        .await
+        .unwrap();
+    let mut garbage = tokio::net::UnixStream::connect(node.data().join("operator.sock"))
+        .await
+        .unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut garbage, b"{\"dead\": 1}\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut garbage, &mut answer)
+        .await
+        .unwrap();
+    assert!(answer.contains("does not understand"), "{answer}");
+    let one = DeadLetters::default();
+    assert_eq!(told(&node, one).await.len(), 2);
+    drop(silent);
+    let data = node.stop().await;
+    let failure = ask(data.path(), &Asked::DeadLetters(DeadLetters::default()))
+        .await
+        .err()
+        .unwrap();
+    assert!(failure.message.contains("does not run"), "{}", failure.message);
 }

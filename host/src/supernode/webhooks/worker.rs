@@ -129,7 +129,7 @@ impl Worker {
     async fn deliver(&self, event: &Event) -> Result<(), StoreError> {
         let letter = Letter::of(&self.node.endpoint.node_id(), event);
         for attempt in 1.. {
-            let Err(error) = self.attempt(&letter).await else {
+            let Err(error) = post_once(&self.poster, &self.webhook, &self.pace, &letter).await else {
                 self.counters.delivered.add();
                 self.log_delivery(&letter, attempt);
                 return Ok(());
@@ -149,17 +149,6 @@ impl Worker {
         Ok(())
     }
 
-    async fn attempt(&self, letter: &Letter) -> Result<(), PostError> {
-        let headers = letter.headers(&self.webhook.secret, format::now_ms() / 1_000);
-        let Webhook {
-            url, allow_private, ..
-        } = &self.webhook;
-        let posting = self.poster.post(url, *allow_private, &headers, &letter.body);
-        timeout(self.pace.timeout, Box::pin(posting))
-            .await
-            .unwrap_or(Err(PostError::TimedOut(self.pace.timeout)))
-    }
-
     async fn give_up(
         &self,
         event: &Event,
@@ -169,7 +158,7 @@ impl Worker {
     ) -> Result<(), StoreError> {
         self.counters.dead.add();
         let dead = self.counters.dead.get();
-        tracing::error!(url = self.webhook.url.authority(), id = letter.id, attempts, %error, dead, "an event is given up: it is kept among the dead letters");
+        tracing::error!(url = self.webhook.url.authority(), id = letter.id, attempts, %error, dead, "an event is given up: it is kept among the dead letters (`orb super dead-letters`)");
         let letter = DeadLetter {
             event: event.clone(),
             reason: error.to_string(),
@@ -220,6 +209,20 @@ impl Progress {
             more: true,
         }
     }
+}
+
+/// One try.
+pub(super) async fn post_once(
+    poster: &Poster,
+    webhook: &Webhook,
+    pace: &WebhookPace,
+    letter: &Letter,
+) -> Result<(), PostError> {
+    let headers = letter.headers(&webhook.secret, format::now_ms() / 1_000);
+    let posting = poster.post(&webhook.url, webhook.allow_private, &headers, &letter.body);
+    timeout(pace.timeout, Box::pin(posting))
+        .await
+        .unwrap_or(Err(PostError::TimedOut(pace.timeout)))
 }
 
 /// How long to wait after a try: twice as long each time, and half of it at random, so that the targets of
