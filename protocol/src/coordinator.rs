@@ -30,17 +30,18 @@ mod settle;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use desired::{Desired, TermsInUse, before};
-use host::{Host, ReplicaRecord};
+use host::{Host, ReplicaRecord, Session};
 use settle::Settling;
 
 use crate::id::{FunctionId, NodeId};
 use crate::manifest::{Verified, Version};
-use crate::pause::{Pause, Turn};
+use crate::pause::Turn;
 use crate::placement::{self, FailureDomain};
 use crate::removals::Removals;
-use crate::wire::control::{Beat, HOLDINGS_ONLY, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
+use crate::wire::control::{Beat, HOLDINGS_ONLY, Held, Offer, SILENT_AFTER_MS};
 
 pub use losing::Losing;
 
@@ -218,7 +219,10 @@ impl Coordinator {
         let mut whom = self.listeners.clone();
         whom.extend(self.replicas.get(&function).into_iter().flat_map(BTreeMap::keys));
         for node in whom {
-            let here = self.hosts.get(&node).is_some_and(|host| host.local && host.live);
+            let here = self
+                .hosts
+                .get(&node)
+                .is_some_and(|host| host.is_here() && host.live);
             if here && !self.assigned(&function).contains(&node) {
                 self.effects.push_back(Effect::Notify(node, function));
             }
@@ -227,9 +231,9 @@ impl Coordinator {
 
     /// Keeps a host in mind.
     fn insert(&mut self, node: NodeId, host: Host) {
-        if host.local {
+        if let Some(session) = &host.session {
             self.here.insert(node);
-            if host.hears_all {
+            if session.hears_all {
                 self.listeners.insert(node);
             }
         }
@@ -281,23 +285,20 @@ impl Coordinator {
             }
             sites = old.sites;
         }
+        let session = Session {
+            hears_all: offer.extensions.get(HOLDINGS_ONLY).is_none(),
+            heard_ms: now_ms,
+            ..Session::default()
+        };
         let host = Host {
             disk_free_bytes: offer.disk_free_bytes,
-            hears_all: offer.extensions.get(HOLDINGS_ONLY).is_none(),
-            offer,
+            offer: Arc::new(offer),
             domain,
-            local: true,
+            session: Some(Box::new(session)),
             sites,
             live: false,
             draining: false,
-            pause: Pause::default(),
-            closed: false,
-            heard_ms: now_ms,
-            rtt_us: 0,
-            load: 0,
-            failure_permille: 0,
             holds: BTreeSet::new(),
-            releasing: BTreeSet::new(),
         };
         self.insert(node, host);
         Ok(())
@@ -315,7 +316,7 @@ impl Coordinator {
         last: bool,
     ) -> Result<(), CoordinatorError> {
         let host = self.hosts.get_mut(&node).ok_or(CoordinatorError::NotRegistered)?;
-        host.heard_ms = now_ms;
+        host.heard(now_ms).ok_or(CoordinatorError::NotRegistered)?;
         if host.holds.len() + held.len() > HOLDINGS_MAX {
             return Err(CoordinatorError::TooManyHoldings);
         }
@@ -341,12 +342,14 @@ impl Coordinator {
         let Some(host) = self.hosts.get_mut(&node) else {
             return;
         };
-        host.heard_ms = now_ms;
-        host.rtt_us = rtt_us;
-        host.load = beat.running.saturating_add(beat.waiting);
+        let Some(session) = host.heard(now_ms) else {
+            return;
+        };
+        session.rtt_us = rtt_us;
+        session.load = beat.running.saturating_add(beat.waiting);
+        session.failure_permille = beat.failure_permille;
+        session.pause.hear(now_ms, beat.pause());
         host.disk_free_bytes = beat.disk_free_bytes;
-        host.failure_permille = beat.failure_permille;
-        host.pause.hear(now_ms, beat.pause());
         for (function, run_us) in &beat.run_times_us {
             if let Some(record) = self.replicas.get_mut(function).and_then(|r| r.get_mut(&node)) {
                 record.run_us = *run_us;
@@ -399,7 +402,7 @@ impl Coordinator {
         if desired.version() != version || !desired.assigned.contains(&node) {
             return;
         }
-        if self.hosts[&node].pause.is_on() {
+        if self.hosts[&node].is_paused() {
             // It is asked again afterwards.
             self.erase(&node, &function);
         } else {
@@ -416,8 +419,8 @@ impl Coordinator {
             return;
         }
         self.removals.on_dropped(&node, &function);
-        let host = self.hosts.get_mut(&node);
-        if host.is_some_and(|host| host.releasing.remove(&function)) {
+        let session = self.session(&node);
+        if session.is_some_and(|session| session.releasing.remove(&function)) {
             // It was released; whatever it was told since then holds.
             return;
         }
@@ -434,7 +437,7 @@ impl Coordinator {
         }
         if let Some(host) = self.hosts.get_mut(&node) {
             host.draining = true;
-            if host.live && host.local {
+            if host.live {
                 self.news.push_back(News::HostDown(node));
             }
         }
@@ -444,33 +447,36 @@ impl Coordinator {
     /// The host's connection ended. It may come back within the time after which it is lost, unless
     /// it said that it leaves.
     pub fn on_closed(&mut self, node: NodeId) {
-        match self.hosts.get_mut(&node) {
-            Some(host) if host.draining => self.leave(&node),
-            Some(host) if host.local => host.closed = true,
-            _ => {}
+        let Some(host) = self.hosts.get_mut(&node) else {
+            return;
+        };
+        if host.draining {
+            self.leave(&node);
+        } else if let Some(session) = &mut host.session {
+            session.closed = true;
         }
     }
 
     /// The host could not be reached for a caller: it is not routed to until it is heard again.
     pub fn on_unreachable(&mut self, now_ms: u64, node: NodeId) {
-        if let Some(host) = self.hosts.get_mut(&node) {
-            host.heard_ms = host.heard_ms.min(now_ms.saturating_sub(SILENT_AFTER_MS + 1));
+        if let Some(session) = self.session(&node) {
+            session.heard_ms = session.heard_ms.min(now_ms.saturating_sub(SILENT_AFTER_MS + 1));
         }
     }
 
     /// Time passed; call it about once a second.
     pub fn on_tick(&mut self, now_ms: u64) {
-        let is_lost = |node: &&NodeId| {
-            let heard = self.hosts.get(*node).map(|host| host.heard_ms);
-            heard.is_some_and(|heard_ms| now_ms.saturating_sub(heard_ms) > LOST_AFTER_MS)
-        };
-        let lost: Vec<NodeId> = self.here.iter().filter(is_lost).copied().collect();
+        let lost = self.sessions().filter(|(.., session)| session.is_lost(now_ms));
+        let lost: Vec<NodeId> = lost.map(|(node, ..)| node).collect();
         for node in lost {
             self.effects.push_back(Effect::Lost(node));
             self.leave(&node);
         }
         let hosts = &mut self.hosts;
-        let turn = |node: &NodeId| Some((*node, hosts.get_mut(node)?.pause.on_tick(now_ms)?));
+        let turn = |node: &NodeId| {
+            let session = hosts.get_mut(node)?.session.as_mut()?;
+            Some((*node, session.pause.on_tick(now_ms)?))
+        };
         let turns: Vec<(NodeId, Turn)> = self.here.iter().filter_map(turn).collect();
         for (node, turn) in turns {
             match turn {
@@ -489,8 +495,20 @@ impl Coordinator {
     }
 
     fn heard(&mut self, now_ms: u64, node: NodeId) -> bool {
-        let host = self.hosts.get_mut(&node).filter(|host| host.local);
-        host.map(|host| host.heard_ms = now_ms).is_some()
+        let host = self.hosts.get_mut(&node);
+        host.is_some_and(|host| host.heard(now_ms).is_some())
+    }
+
+    fn session(&mut self, node: &NodeId) -> Option<&mut Session> {
+        self.hosts.get_mut(node)?.session.as_deref_mut()
+    }
+
+    /// The hosts that are connected here.
+    fn sessions(&self) -> impl Iterator<Item = (NodeId, &Host, &Session)> {
+        self.here.iter().filter_map(|node| {
+            let host = self.hosts.get(node)?;
+            Some((*node, host, host.session.as_deref()?))
+        })
     }
 
     fn join(&mut self, node: NodeId) {
@@ -562,7 +580,7 @@ impl Coordinator {
         if host.sites.is_empty() {
             self.forget(node);
         } else {
-            (host.local, host.closed, host.draining) = (false, false, false);
+            (host.session, host.draining) = (None, false);
             self.listeners.remove(node);
         }
     }
@@ -594,8 +612,7 @@ impl Coordinator {
 
     /// Lets the function's directory know what became of a host here.
     fn say(&mut self, node: NodeId, function: FunctionId) {
-        let is_local = self.hosts.get(&node).is_some_and(|host| host.local);
-        if is_local && self.supers.len() > 1 {
+        if self.is_here(&node) && self.supers.len() > 1 {
             self.news.push_back(News::Replica(function, node));
         }
     }

@@ -13,7 +13,7 @@ fn supers(function: &FunctionId) -> (Vec<NodeId>, BTreeSet<NodeId>) {
 fn remote(byte: u8) -> HostRecord {
     HostRecord {
         node: node(byte),
-        offer: offer(),
+        offer: offer().into(),
         address: format!("10.0.{byte}.1"),
     }
 }

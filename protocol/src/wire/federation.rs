@@ -4,6 +4,8 @@
 //! [`Peered`]; then both send [`PeerMessage`]s. What one side missed is fetched on a stream of its own with
 //! [`Changes`], or found out with [`Reconcile`]; [`Locate`] asks who has hosts of a function.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::control::Offer;
@@ -142,8 +144,8 @@ pub struct Hosts {
 pub struct HostRecord {
     /// It.
     pub node: NodeId,
-    /// What it offers.
-    pub offer: Offer,
+    /// What it offers: as many keep it in mind as there are super nodes.
+    pub offer: Arc<Offer>,
     /// Where it connects from, for placement: an IP address in text.
     pub address: String,
 }

@@ -1,5 +1,7 @@
 //! One message of every kind, with every field set.
 
+use std::sync::Arc;
+
 use orb_protocol::fault::{Fault, FaultKind};
 use orb_protocol::federation::record::Record;
 use orb_protocol::head::SignedHead;
@@ -549,7 +551,7 @@ fn federation() -> Vec<Sample> {
     };
     let host = HostRecord {
         node: node(),
-        offer: Offer {
+        offer: Arc::new(Offer {
             capacity: 8,
             ceiling: Limits::default(),
             artifact_bytes_max: 64 << 20,
@@ -557,7 +559,7 @@ fn federation() -> Vec<Sample> {
             engines: vec![EngineHash::from_bytes([3; 32])],
             operator: "somebody".to_owned(),
             extensions: extensions(),
-        },
+        }),
         address: "203.0.113.7".to_owned(),
     };
     let news = ReplicaNews {
