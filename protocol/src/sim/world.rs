@@ -15,7 +15,7 @@ use crate::coordinator;
 use crate::federation::record::VerifiedRecord;
 use crate::head::SignedHead;
 use crate::holder;
-use crate::hub::{Effect, Inbound};
+use crate::hub::{Effect, GATHER_MS, Inbound};
 use crate::id::{FunctionId, ManifestHash, NodeId};
 use crate::manifest::Verified;
 use crate::placement::FailureDomain;
@@ -34,6 +34,7 @@ const IDLE_TIMEOUT: Micros = 15_000_000;
 #[derive(Debug)]
 pub(super) enum Event {
     SuperTick(usize, u64),
+    SuperWake(usize, u64),
     HostTick(usize),
     Connect(usize),
     ToSuper(usize, u64, Said),
@@ -193,6 +194,7 @@ impl<'a> World<'a> {
         self.measured.events += 1;
         match event {
             Event::SuperTick(number, life) => self.on_super_tick(number, life),
+            Event::SuperWake(number, life) => self.on_super_wake(number, life),
             Event::HostTick(number) => self.on_host_tick(number),
             Event::Connect(number) => self.on_connect(number),
             Event::ToSuper(host, session, said) => self.on_said(host, session, said),
@@ -243,12 +245,24 @@ impl<'a> World<'a> {
         self.after(TICK, Event::SuperTick(number, life));
     }
 
+    fn on_super_wake(&mut self, number: usize, life: u64) {
+        let node = &mut self.supers[number];
+        if node.life == life && node.up {
+            node.hub.on_wake();
+            self.drain(number);
+        }
+    }
+
     /// Does what a super node's state machines want done.
     pub(super) fn drain(&mut self, number: usize) {
         while let Some(effect) = self.supers[number].hub.poll_effect() {
             match effect {
                 Effect::Host(effect) => self.tell_host(number, effect),
                 Effect::Peer(effect) => self.do_for_peer(number, effect),
+                Effect::Wake => {
+                    let life = self.supers[number].life;
+                    self.after(GATHER_MS * 1_000, Event::SuperWake(number, life));
+                }
             }
         }
     }
