@@ -11,7 +11,7 @@ use super::desired::Desired;
 use super::{Coordinator, EARLY_ORDERS_MAX, HOLDINGS_MAX, Host, REMOTE_HOSTS_MAX, ReplicaRecord};
 use crate::id::{FunctionId, NodeId};
 use crate::placement::{self, DIRECTORY_SIZE, FailureDomain};
-use crate::wire::federation::{HostRecord, Order, ReplicaChange, ReplicaNews};
+use crate::wire::federation::{HostPause, HostRecord, Order, ReplicaChange, ReplicaNews};
 
 impl Coordinator {
     /// These super nodes count from now on; this one is always among them.
@@ -76,7 +76,7 @@ impl Coordinator {
     /// Super nodes with hosts that can answer for a function, as far as this one has heard.
     pub fn sites(&self, function: &FunctionId) -> BTreeSet<NodeId> {
         self.records(function)
-            .filter(|(_, host, record)| record.ready && host.live && !host.draining)
+            .filter(|(_, host, record)| record.ready && host.live && !host.draining && !host.is_paused())
             .filter_map(|(_, host, _)| {
                 if host.is_here() {
                     self.me
@@ -113,7 +113,12 @@ impl Coordinator {
 
     /// A host is connected to another super node. One that makes no sense, or is one too many, is left out.
     pub fn on_remote_up(&mut self, site: NodeId, record: HostRecord) {
-        let HostRecord { node, offer, address } = record;
+        let HostRecord {
+            node,
+            offer,
+            address,
+            pause,
+        } = record;
         let Ok(address) = address.parse() else { return };
         if let Some(unconfirmed) = self.unconfirmed.get_mut(&site) {
             unconfirmed.remove(&node);
@@ -126,8 +131,10 @@ impl Coordinator {
                     known.sites.push(site);
                     self.elsewhere.entry(site).or_default().insert(node);
                 }
+                let before = std::mem::replace(&mut known.told_pause, pause);
                 if !known.is_here() {
                     known.offer = offer;
+                    self.on_told_pause(node, before, pause);
                 }
             }
             Entry::Vacant(place) if others < REMOTE_HOSTS_MAX => {
@@ -136,6 +143,7 @@ impl Coordinator {
                     domain: FailureDomain::of(&offer.operator, address),
                     offer,
                     session: None,
+                    told_pause: pause,
                     sites: vec![site],
                     live: true,
                     draining: false,
@@ -147,6 +155,15 @@ impl Coordinator {
                 self.reconsider(node);
             }
             Entry::Vacant(_) => {}
+        }
+    }
+
+    /// Another super node's host pauses, or goes on.
+    fn on_told_pause(&mut self, node: NodeId, before: HostPause, now: HostPause) {
+        match now {
+            HostPause::Lasts if before != now => self.place_all_of(node),
+            HostPause::Off if before != now => self.reconsider(node),
+            _ => {}
         }
     }
 
@@ -345,6 +362,7 @@ impl Host {
             node,
             offer: Arc::clone(&self.offer),
             address: self.domain.address(),
+            pause: self.pause(),
         }
     }
 }

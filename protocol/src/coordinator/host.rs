@@ -11,6 +11,7 @@ use crate::placement::FailureDomain;
 use crate::wire::control::{LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
 use crate::wire::directory::{HostHint, ReplicaState};
 use crate::wire::extension::Extensions;
+use crate::wire::federation::HostPause;
 
 #[derive(Debug, Clone)]
 pub(super) struct ReplicaRecord {
@@ -31,6 +32,8 @@ pub(super) struct Host {
     pub(super) domain: FailureDomain,
     /// It is connected here.
     pub(super) session: Option<Box<Session>>,
+    /// What another super node says of its pause.
+    pub(super) told_pause: HostPause,
     /// Other super nodes that it is connected to, the first of them gets the orders.
     pub(super) sites: Vec<NodeId>,
     /// Its holdings are known.
@@ -92,19 +95,27 @@ impl Host {
         self.live && !self.draining && self.session.as_deref().is_some_and(reached)
     }
 
+    /// Whether it takes calls and functions: its own connection tells, if it has one here.
+    pub(super) fn pause(&self) -> HostPause {
+        let session = self.session.as_ref();
+        session.map_or(self.told_pause, |session| session.pause.for_others())
+    }
+
     pub(super) fn is_paused(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.pause.is_on())
+        self.pause().is_on()
     }
 
     /// Why it pauses, if it does.
     pub(super) fn pause_reason(&self) -> Option<&str> {
-        self.session.as_ref()?.pause.reason()
+        match &self.session {
+            Some(session) => session.pause.reason(),
+            None => self.is_paused().then_some("as another super node says"),
+        }
     }
 
     /// Whether a function may be placed at it, which has to do with it already (`known`) or not.
     pub(super) fn lets_in(&self, known: bool) -> bool {
-        let pause = self.session.as_ref().map(|session| &session.pause);
-        self.live && !self.draining && pause.is_none_or(|pause| pause.lets_in(known))
+        self.live && !self.draining && self.pause().lets_in(known)
     }
 
     /// Why the host would not take the function, as far as it said so when it registered.

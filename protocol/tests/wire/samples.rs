@@ -24,8 +24,9 @@ use orb_protocol::wire::directory::{
 use orb_protocol::wire::events::{Event, EventKind, EventPage, Events};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{
-    Changes, ChangesPage, Cursor, HostRecord, Hosts, Locate, Located, Members, Order, Orders, Peer, PeerBeat,
-    PeerMessage, Peered, Reconcile, Reconciled, RegistryChange, ReplicaChange, ReplicaNews, Replicas,
+    Changes, ChangesPage, Cursor, HostPause, HostRecord, Hosts, Locate, Located, Members, Order, Orders,
+    Peer, PeerBeat, PeerMessage, Peered, Reconcile, Reconciled, RegistryChange, ReplicaChange, ReplicaNews,
+    Replicas,
 };
 use orb_protocol::wire::relay::{OpenRelay, RelayAccepted, RelayOffer, RelayOpened};
 use orb_protocol::wire::{Info, NodeInfo, Reply, Request};
@@ -561,6 +562,7 @@ fn federation() -> Vec<Sample> {
             extensions: extensions(),
         }),
         address: "203.0.113.7".to_owned(),
+        pause: HostPause::Lasts,
     };
     let news = ReplicaNews {
         function: function(),
