@@ -26,6 +26,7 @@ mod federated;
 mod host;
 mod losing;
 mod placing;
+mod sessions;
 mod settle;
 mod view;
 
@@ -37,10 +38,9 @@ use settle::Settling;
 
 use crate::id::{FunctionId, ManifestHash, NodeId};
 use crate::manifest::{Manifest, Verified, Version};
-use crate::pause::{Pause, Turn};
+use crate::pause::Turn;
 use crate::placement::{self, FailureDomain};
 use crate::removals::Removals;
-use crate::wire::control::{Beat, HOLDINGS_ONLY, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
 
 pub use losing::Losing;
 
@@ -71,7 +71,7 @@ pub enum Effect {
 /// What other super nodes have to hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum News {
-    /// A host joined here.
+    /// A host joined here, or takes something that it did not take, or the other way round.
     HostUp(NodeId),
     /// A host left.
     HostDown(NodeId),
@@ -237,7 +237,10 @@ impl Coordinator {
         let mut whom = self.listeners.clone();
         whom.extend(self.replicas.get(&function).into_iter().flat_map(BTreeMap::keys));
         for node in whom {
-            let here = self.hosts.get(&node).is_some_and(|host| host.local && host.live);
+            let here = self
+                .hosts
+                .get(&node)
+                .is_some_and(|host| host.is_here() && host.live);
             if here && !self.assigned(&function).contains(&node) {
                 self.effects.push_back(Effect::Notify(node, function));
             }
@@ -246,9 +249,9 @@ impl Coordinator {
 
     /// Keeps a host in mind.
     fn insert(&mut self, node: NodeId, host: Host) {
-        if host.local {
+        if let Some(session) = &host.session {
             self.here.insert(node);
-            if host.hears_all {
+            if session.hears_all {
                 self.listeners.insert(node);
             }
         }
@@ -276,223 +279,30 @@ impl Coordinator {
         Some(host)
     }
 
-    /// A host has authenticated and registered; an older registration of the same id is replaced.
-    ///
-    /// # Errors
-    /// [`CoordinatorError::TooManyHosts`].
-    pub fn on_registered(
-        &mut self,
-        now_ms: u64,
-        node: NodeId,
-        offer: Offer,
-        domain: FailureDomain,
-    ) -> Result<(), CoordinatorError> {
-        if self.here.len() >= HOSTS_TOTAL_MAX && !self.here.contains(&node) {
-            return Err(CoordinatorError::TooManyHosts);
-        }
-        // What it held is told anew. Its assignments stay: a connection that broke and came back
-        // moves nothing. Should it be lost before it has told, they are looked at again.
-        let mut sites = Vec::new();
-        if let Some(old) = self.remove(&node) {
-            for function in old.holds {
-                self.erase(&node, &function);
-                self.unsettled.insert(function);
-            }
-            sites = old.sites;
-        }
-        let host = Host {
-            disk_free_bytes: offer.disk_free_bytes,
-            hears_all: offer.extensions.get(HOLDINGS_ONLY).is_none(),
-            offer,
-            domain,
-            local: true,
-            sites,
-            live: false,
-            draining: false,
-            pause: Pause::default(),
-            closed: false,
-            heard_ms: now_ms,
-            rtt_us: 0,
-            load: 0,
-            failure_permille: 0,
-            holds: BTreeSet::new(),
-            releasing: BTreeSet::new(),
-        };
-        self.insert(node, host);
-        Ok(())
-    }
-
-    /// The host tells what it holds.
-    ///
-    /// # Errors
-    /// [`CoordinatorError`] for a host that is not registered or holds too much: close it.
-    pub fn on_holding(
-        &mut self,
-        now_ms: u64,
-        node: NodeId,
-        held: &[Held],
-        last: bool,
-    ) -> Result<(), CoordinatorError> {
-        let host = self.hosts.get_mut(&node).ok_or(CoordinatorError::NotRegistered)?;
-        host.heard_ms = now_ms;
-        if host.holds.len() + held.len() > HOLDINGS_MAX {
-            return Err(CoordinatorError::TooManyHoldings);
-        }
-        self.removals.on_holding(node, held, last);
-        for held in held {
-            let known = self.functions.get(&held.function);
-            if known.is_some_and(|desired| !desired.is_held(held)) {
-                self.effects.push_back(Effect::Notify(node, held.function));
-            }
-            if let Some(desired) = known.filter(|desired| desired.wish.is_some()) {
-                let version = desired.worth(held);
-                self.record(node, held.function, version, held.ready);
-            }
-        }
-        if last {
-            self.join(node);
-        }
-        Ok(())
-    }
-
-    /// A heart-beat, with the round trip that the connection measures.
-    pub fn on_beat(&mut self, now_ms: u64, node: NodeId, rtt_us: u32, beat: &Beat) {
-        let Some(host) = self.hosts.get_mut(&node) else {
-            return;
-        };
-        host.heard_ms = now_ms;
-        host.rtt_us = rtt_us;
-        host.load = beat.running.saturating_add(beat.waiting);
-        host.disk_free_bytes = beat.disk_free_bytes;
-        host.failure_permille = beat.failure_permille;
-        host.pause.hear(now_ms, beat.pause());
-        for (function, run_us) in &beat.run_times_us {
-            if let Some(record) = self.replicas.get_mut(function).and_then(|r| r.get_mut(&node)) {
-                record.run_us = *run_us;
-            }
-        }
-    }
-
-    /// The host can answer for a version.
-    pub fn on_ready(&mut self, now_ms: u64, node: NodeId, function: FunctionId, version: Version) {
-        if !self.heard(now_ms, node) {
-            return;
-        }
-        let Some(desired) = self.functions.get(&function) else {
-            return;
-        };
-        if desired.wish.is_none() {
-            // It was told to hold the function before it was told of the end.
-            self.effects.push_back(Effect::Notify(node, function));
-            return;
-        }
-        let version = desired.believable(version);
-        if !self
-            .replicas
-            .get(&function)
-            .is_some_and(|r| r.contains_key(&node))
-            && self.hosts[&node].holds.len() >= HOLDINGS_MAX
-        {
-            return;
-        }
-        self.record(node, function, version, true);
-        self.say(node, function);
-        self.release_surplus(function);
-    }
-
-    /// The host will not hold a function: the next nearest is asked.
-    pub fn on_refused(
-        &mut self,
-        now_ms: u64,
-        node: NodeId,
-        function: FunctionId,
-        version: Version,
-        reason: String,
-    ) {
-        if !self.heard(now_ms, node) {
-            return;
-        }
-        let Some(desired) = self.functions.get_mut(&function) else {
-            return;
-        };
-        if desired.version() != version || !desired.assigned.contains(&node) {
-            return;
-        }
-        if self.hosts[&node].pause.is_on() {
-            // It is asked again afterwards.
-            self.erase(&node, &function);
-        } else {
-            self.refuse_record(node, function, version, reason);
-        }
-        self.say(node, function);
-        self.give_up(&node, &function);
-        self.place(function);
-    }
-
-    /// The host holds a function no more.
-    pub fn on_dropped(&mut self, now_ms: u64, node: NodeId, function: FunctionId) {
-        if !self.heard(now_ms, node) {
-            return;
-        }
-        self.removals.on_dropped(&node, &function);
-        let host = self.hosts.get_mut(&node);
-        if host.is_some_and(|host| host.releasing.remove(&function)) {
-            // It was released; whatever it was told since then holds.
-            return;
-        }
-        self.say_dropped(node, function);
-        // It may have made room for others' sake; if it is still among the nearest it is asked again.
-        self.give_up(&node, &function);
-        self.place(function);
-    }
-
-    /// The host takes no new calls and is about to leave.
-    pub fn on_draining(&mut self, now_ms: u64, node: NodeId) {
-        if !self.heard(now_ms, node) {
-            return;
-        }
-        if let Some(host) = self.hosts.get_mut(&node) {
-            host.draining = true;
-            if host.live && host.local {
-                self.news.push_back(News::HostDown(node));
-            }
-        }
-        self.place_all_of(node);
-    }
-
-    /// The host's connection ended. It may come back within the time after which it is lost, unless
-    /// it said that it leaves.
-    pub fn on_closed(&mut self, node: NodeId) {
-        match self.hosts.get_mut(&node) {
-            Some(host) if host.draining => self.leave(&node),
-            Some(host) if host.local => host.closed = true,
-            _ => {}
-        }
-    }
-
-    /// The host could not be reached for a caller: it is not routed to until it is heard again.
-    pub fn on_unreachable(&mut self, now_ms: u64, node: NodeId) {
-        if let Some(host) = self.hosts.get_mut(&node) {
-            host.heard_ms = host.heard_ms.min(now_ms.saturating_sub(SILENT_AFTER_MS + 1));
-        }
-    }
-
     /// Time passed; call it about once a second.
     pub fn on_tick(&mut self, now_ms: u64) {
-        let is_lost = |node: &&NodeId| {
-            let heard = self.hosts.get(*node).map(|host| host.heard_ms);
-            heard.is_some_and(|heard_ms| now_ms.saturating_sub(heard_ms) > LOST_AFTER_MS)
-        };
-        let lost: Vec<NodeId> = self.here.iter().filter(is_lost).copied().collect();
+        let lost = self.sessions().filter(|(.., session)| session.is_lost(now_ms));
+        let lost: Vec<NodeId> = lost.map(|(node, ..)| node).collect();
         for node in lost {
             self.effects.push_back(Effect::Lost(node));
             self.leave(&node);
         }
         let hosts = &mut self.hosts;
-        let turn = |node: &NodeId| Some((*node, hosts.get_mut(node)?.pause.on_tick(now_ms)?));
+        let turn = |node: &NodeId| {
+            let session = hosts.get_mut(node)?.session.as_mut()?;
+            Some((*node, session.pause.on_tick(now_ms)?))
+        };
         let turns: Vec<(NodeId, Turn)> = self.here.iter().filter_map(turn).collect();
         for (node, turn) in turns {
+            if self
+                .hosts
+                .get(&node)
+                .is_some_and(|host| host.live && !host.draining)
+            {
+                self.news.push_back(News::HostUp(node));
+            }
             match turn {
+                Turn::Begins => {}
                 Turn::Lasts => self.place_all_of(node),
                 Turn::Over => self.reconsider(node),
             }
@@ -505,25 +315,6 @@ impl Coordinator {
     fn is_first(&self, function: &FunctionId) -> bool {
         let first = placement::nearest(function, 1, &self.supers);
         first.first().is_none_or(|first| Some(*first) == self.me)
-    }
-
-    fn heard(&mut self, now_ms: u64, node: NodeId) -> bool {
-        let host = self.hosts.get_mut(&node).filter(|host| host.local);
-        host.map(|host| host.heard_ms = now_ms).is_some()
-    }
-
-    fn join(&mut self, node: NodeId) {
-        if let Some(host) = self.hosts.get_mut(&node) {
-            host.live = true;
-            self.news.push_back(News::HostUp(node));
-            let held = host.holds.clone();
-            for function in held {
-                self.say(node, function);
-                self.tell_assigned(function);
-            }
-        }
-        self.reconsider(node);
-        self.effects.push_back(Effect::Synced(node));
     }
 
     fn record(&mut self, node: NodeId, function: FunctionId, version: Version, ready: bool) {
@@ -581,7 +372,7 @@ impl Coordinator {
         if host.sites.is_empty() {
             self.forget(node);
         } else {
-            (host.local, host.closed, host.draining) = (false, false, false);
+            (host.session, host.draining) = (None, false);
             self.listeners.remove(node);
         }
     }
@@ -613,8 +404,7 @@ impl Coordinator {
 
     /// Lets the function's directory know what became of a host here.
     fn say(&mut self, node: NodeId, function: FunctionId) {
-        let is_local = self.hosts.get(&node).is_some_and(|host| host.local);
-        if is_local && self.supers.len() > 1 {
+        if self.is_here(&node) && self.supers.len() > 1 {
             self.news.push_back(News::Replica(function, node));
         }
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::key::OwnerKey;
 use crate::manifest::{Action, Limits};
 use crate::testing::{manifest, publish};
+use crate::wire::control::{Beat, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
 use crate::wire::extension::Extensions;
 
 pub(super) fn node(byte: u8) -> NodeId {

@@ -3,6 +3,7 @@
 //! Every id prints as 52 characters of lower-case base32 (RFC 4648 alphabet, no padding); the
 //! short form for people is the first [`SHORT_LEN`] of them.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -51,11 +52,34 @@ pub(crate) fn from_text(text: &str) -> Result<[u8; 32], IdError> {
     bytes.try_into().map_err(|_| IdError::Alphabet)
 }
 
+/// The order of the bytes. The first eight decide as a rule, and take no call: ids are the keys of most maps.
+fn compare(one: &[u8; 32], other: &[u8; 32]) -> Ordering {
+    start(one).cmp(&start(other)).then_with(|| one.cmp(other))
+}
+
+/// The first bytes as a number that compares as they do.
+fn start(bytes: &[u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *bytes;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub struct $name([u8; 32]);
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                compare(&self.0, &other.0)
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// The id with these bytes.
@@ -201,6 +225,24 @@ mod tests {
         // 52 characters hold 260 bits: the four spare ones must be zero, so that an id has one text.
         assert_eq!("7".repeat(TEXT_LEN).parse::<NodeId>(), Err(IdError::Alphabet));
         assert_eq!("é".repeat(TEXT_LEN).parse::<NodeId>(), Err(IdError::Alphabet));
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_bytes() {
+        let id = |at: usize, byte: u8| {
+            let mut bytes = [5; 32];
+            bytes[at] = byte;
+            NodeId::from_bytes(bytes)
+        };
+        let mut all = Vec::new();
+        for at in [0, 1, 6, 7, 8, 9, 31] {
+            all.extend([0, 4, 5, 6, 255].map(|byte| id(at, byte)));
+        }
+        for one in &all {
+            for other in &all {
+                assert_eq!(one.cmp(other), one.as_bytes().cmp(other.as_bytes()));
+            }
+        }
     }
 
     #[test]

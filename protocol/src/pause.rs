@@ -1,7 +1,10 @@
 //! Hosts that take nothing for a while: quiet hours, a busy machine, a battery.
 //!
 //! A host says so with each [`Beat`](crate::wire::control::Beat). It is not routed to, and gets no
-//! further functions. What it holds stays there; if the pause lasts, others hold it as well.
+//! further functions. What it holds stays there; if the pause lasts, others hold it as well. Its super node tells
+//! all others ([`HostPause`]), which keep to the same rules.
+
+use crate::wire::federation::HostPause;
 
 /// A pause that is longer than this, in milliseconds, lasts: others are to hold what the host holds. A
 /// machine that is busy for a moment moves nothing; one that sleeps for a night leaves nobody without
@@ -20,16 +23,29 @@ pub(crate) enum Pause {
         since_ms: u64,
         /// Why, for a person.
         reason: String,
-        /// For so long that others are to hold what it holds.
-        lasting: bool,
+        /// How much of it was told.
+        told: Told,
     },
     /// It did until a moment ago.
     Over,
 }
 
+/// What [`Pause::on_tick`] has told of a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing.
+    Nothing,
+    /// That it began.
+    Begun,
+    /// That it lasts: others are to hold what the host holds.
+    Lasts,
+}
+
 /// What has come of a pause meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
+    /// The host takes nothing any more.
+    Begins,
     /// Others are to hold what the host holds.
     Lasts,
     /// The host takes functions again.
@@ -45,7 +61,7 @@ impl Pause {
                 *self = Self::On {
                     since_ms: now_ms,
                     reason,
-                    lasting: false,
+                    told: Told::Nothing,
                 };
             }
             (Self::On { .. }, None) => *self = Self::Over,
@@ -61,13 +77,29 @@ impl Pause {
                 *self = Self::Off;
                 Some(Turn::Over)
             }
+            Self::On { since_ms, told, .. } => match told {
+                Told::Nothing => {
+                    *told = Told::Begun;
+                    Some(Turn::Begins)
+                }
+                Told::Begun if now_ms.saturating_sub(*since_ms) > PAUSE_LASTS_MS => {
+                    *told = Told::Lasts;
+                    Some(Turn::Lasts)
+                }
+                Told::Begun | Told::Lasts => None,
+            },
+            Self::Off => None,
+        }
+    }
+
+    /// What other super nodes hear of it.
+    pub(crate) fn for_others(&self) -> HostPause {
+        match self {
+            Self::Off | Self::Over => HostPause::Off,
             Self::On {
-                since_ms, lasting, ..
-            } if !*lasting && now_ms.saturating_sub(*since_ms) > PAUSE_LASTS_MS => {
-                *lasting = true;
-                Some(Turn::Lasts)
-            }
-            _ => None,
+                told: Told::Lasts, ..
+            } => HostPause::Lasts,
+            Self::On { .. } => HostPause::On,
         }
     }
 
@@ -83,12 +115,20 @@ impl Pause {
             Self::On { reason, .. } => Some(reason),
         }
     }
+}
+
+impl HostPause {
+    /// Whether the host pauses.
+    pub(crate) fn is_on(self) -> bool {
+        self != Self::Off
+    }
 
     /// Whether a function may be placed at the host, which has to do with it already (`known`) or not.
-    pub(crate) fn lets_in(&self, known: bool) -> bool {
+    pub(crate) fn lets_in(self, known: bool) -> bool {
         match self {
-            Self::Off | Self::Over => true,
-            Self::On { lasting, .. } => known && !lasting,
+            Self::Off => true,
+            Self::On | Self::Unknown(_) => known,
+            Self::Lasts => false,
         }
     }
 }
@@ -101,18 +141,19 @@ mod tests {
     fn a_pause_lasts_from_its_beginning_and_ends_once() {
         let mut pause = Pause::default();
         pause.hear(0, None);
-        assert!(!pause.is_on() && pause.lets_in(false) && pause.on_tick(0).is_none());
+        assert!(!pause.is_on() && pause.for_others().lets_in(false) && pause.on_tick(0).is_none());
         pause.hear(10, Some("night".to_owned()));
-        assert!(pause.is_on() && pause.lets_in(true) && !pause.lets_in(false));
+        assert!(pause.is_on() && pause.for_others().lets_in(true) && !pause.for_others().lets_in(false));
+        assert_eq!(pause.on_tick(10), Some(Turn::Begins));
         // Told again with every beat, which does not make it younger.
         pause.hear(PAUSE_LASTS_MS, Some("battery".to_owned()));
         assert_eq!(pause.reason(), Some("battery"));
         assert_eq!(pause.on_tick(10 + PAUSE_LASTS_MS), None);
         assert_eq!(pause.on_tick(11 + PAUSE_LASTS_MS), Some(Turn::Lasts));
         assert_eq!(pause.on_tick(12 + PAUSE_LASTS_MS), None);
-        assert!(!pause.lets_in(true));
+        assert!(!pause.for_others().lets_in(true));
         pause.hear(20 + PAUSE_LASTS_MS, None);
-        assert!(pause.lets_in(false) && !pause.is_on());
+        assert!(pause.for_others().lets_in(false) && !pause.is_on());
         assert_eq!(pause.on_tick(21 + PAUSE_LASTS_MS), Some(Turn::Over));
         assert_eq!(pause.on_tick(22 + PAUSE_LASTS_MS), None);
     }

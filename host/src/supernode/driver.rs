@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orb_protocol::coordinator::{Coordinator, CoordinatorError, Effect, Losing};
 use orb_protocol::federation::Effect as PeerEffect;
 use orb_protocol::federation::record::VerifiedRecord;
-use orb_protocol::hub::{self, Hub, Inbound};
+use orb_protocol::hub::{self, GATHER_MS, Hub, Inbound};
 use orb_protocol::id::{FunctionId, ManifestHash, NodeId};
 use orb_protocol::manifest::{Manifest, Verified, Version};
 use orb_protocol::placement::FailureDomain;
@@ -17,6 +17,7 @@ use orb_protocol::wire::directory::{HostHint, ReadyReport, RemovalReport, Replic
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{Cursor, PeerMessage, RegistryChange, SignedRecord};
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 use super::close;
 use super::outbox::{Outbox, Outgoing};
@@ -28,6 +29,8 @@ pub(crate) struct Driver {
     state: Mutex<State>,
     /// Wakes those who wait for hosts to become ready.
     changes: watch::Sender<()>,
+    /// The hub wants to be woken in a moment.
+    wakes: Arc<Notify>,
     started: Instant,
 }
 
@@ -37,6 +40,7 @@ struct State {
     /// The newest registration of each host.
     links: HashMap<NodeId, Arc<HostLink>>,
     peers: Links,
+    wakes: Arc<Notify>,
 }
 
 /// One registration of a host.
@@ -58,14 +62,17 @@ pub(crate) struct Registration {
 impl Driver {
     /// A driver of this hub.
     pub(crate) fn new(hub: Hub) -> Arc<Self> {
+        let wakes = Arc::<Notify>::default();
         let state = State {
             hub,
             links: HashMap::new(),
             peers: Links::default(),
+            wakes: Arc::clone(&wakes),
         };
         Arc::new(Self {
             state: Mutex::new(state),
             changes: watch::Sender::new(()),
+            wakes,
             started: Instant::now(),
         })
     }
@@ -168,6 +175,17 @@ impl Driver {
             self.changes.send_replace(());
         }
         losing
+    }
+
+    /// Wakes the hub whenever it wants to be, without end.
+    pub(crate) async fn keep_waking(self: Arc<Self>) {
+        loop {
+            self.wakes.notified().await;
+            sleep(Duration::from_millis(GATHER_MS)).await;
+            let mut state = self.lock();
+            state.hub.on_wake();
+            state.carry_out();
+        }
     }
 
     /// Hosts that can answer for a function, best first.
@@ -429,6 +447,8 @@ impl State {
         let mut lost = false;
         while let Some(effect) = self.hub.poll_effect() {
             match effect {
+                // It is remembered should nobody wait for it yet.
+                hub::Effect::Wake => self.wakes.notify_one(),
                 hub::Effect::Host(effect) => lost |= self.tell_host(&effect),
                 hub::Effect::Peer(effect) => {
                     if matches!(effect, PeerEffect::Joined(_) | PeerEffect::Left(_)) {

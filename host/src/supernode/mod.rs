@@ -284,6 +284,7 @@ async fn serve(
     peers.spawn(peers::keeper::run(Arc::clone(node), seeds));
     peers.spawn(peers::history::run(Arc::clone(node)));
     peers.spawn(beyond::run(Arc::clone(node)));
+    peers.spawn(Arc::clone(&node.driver).keep_waking());
     let counted = Arc::clone(node);
     peers.spawn(keep_reporting(node.endpoint.clone(), move || {
         let mut numbers = counted.offences.numbers();

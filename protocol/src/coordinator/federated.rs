@@ -2,15 +2,16 @@
 //! their hosts hold.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 #[cfg(test)]
 use super::News;
 use super::desired::Desired;
 use super::{Coordinator, EARLY_ORDERS_MAX, HOLDINGS_MAX, Host, REMOTE_HOSTS_MAX, ReplicaRecord};
 use crate::id::{FunctionId, NodeId};
-use crate::pause::Pause;
 use crate::placement::{self, DIRECTORY_SIZE, FailureDomain};
-use crate::wire::federation::{HostRecord, Order, ReplicaChange, ReplicaNews};
+use crate::wire::federation::{HostPause, HostRecord, Order, ReplicaChange, ReplicaNews};
 
 impl Coordinator {
     /// These super nodes count from now on; this one is always among them.
@@ -53,7 +54,7 @@ impl Coordinator {
             let hosts = &self.hosts;
             desired
                 .assigned
-                .retain(|node| hosts.get(node).is_some_and(|h| h.local));
+                .retain(|node| hosts.get(node).is_some_and(Host::is_here));
         }
         if self.replicas.contains_key(&function) {
             let old = placement::nearest(&function, DIRECTORY_SIZE, before);
@@ -75,9 +76,9 @@ impl Coordinator {
     /// Super nodes with hosts that can answer for a function, as far as this one has heard.
     pub fn sites(&self, function: &FunctionId) -> BTreeSet<NodeId> {
         self.records(function)
-            .filter(|(_, host, record)| record.ready && host.live && !host.draining)
+            .filter(|(_, host, record)| record.ready && host.live && !host.draining && !host.is_paused())
             .filter_map(|(_, host, _)| {
-                if host.local {
+                if host.is_here() {
                     self.me
                 } else {
                     host.sites.first().copied()
@@ -112,45 +113,58 @@ impl Coordinator {
 
     /// A host is connected to another super node. One that makes no sense, or is one too many, is left out.
     pub fn on_remote_up(&mut self, site: NodeId, record: HostRecord) {
-        let HostRecord { node, offer, address } = record;
+        let HostRecord {
+            node,
+            offer,
+            address,
+            pause,
+        } = record;
         let Ok(address) = address.parse() else { return };
         if let Some(unconfirmed) = self.unconfirmed.get_mut(&site) {
             unconfirmed.remove(&node);
         }
-        let domain = FailureDomain::of(&offer.operator, address);
-        if let Some(known) = self.hosts.get_mut(&node) {
-            if !known.sites.contains(&site) && known.sites.len() < DIRECTORY_SIZE {
-                known.sites.push(site);
+        let others = self.hosts.len() - self.here.len();
+        match self.hosts.entry(node) {
+            Entry::Occupied(known) => {
+                let known = known.into_mut();
+                if !known.sites.contains(&site) && known.sites.len() < DIRECTORY_SIZE {
+                    known.sites.push(site);
+                    self.elsewhere.entry(site).or_default().insert(node);
+                }
+                let before = std::mem::replace(&mut known.told_pause, pause);
+                if !known.is_here() {
+                    known.offer = offer;
+                    self.on_told_pause(node, before, pause);
+                }
+            }
+            Entry::Vacant(place) if others < REMOTE_HOSTS_MAX => {
+                let host = Host {
+                    disk_free_bytes: offer.disk_free_bytes,
+                    domain: FailureDomain::of(&offer.operator, address),
+                    offer,
+                    session: None,
+                    told_pause: pause,
+                    sites: vec![site],
+                    live: true,
+                    draining: false,
+                    holds: BTreeSet::new(),
+                };
+                *self.domains.entry(host.domain.clone()).or_default() += 1;
                 self.elsewhere.entry(site).or_default().insert(node);
+                place.insert(host);
+                self.reconsider(node);
             }
-            if !known.local {
-                known.offer = offer;
-            }
-            return;
+            Entry::Vacant(_) => {}
         }
-        if self.hosts.len() - self.here.len() >= REMOTE_HOSTS_MAX {
-            return;
+    }
+
+    /// Another super node's host pauses, or goes on.
+    fn on_told_pause(&mut self, node: NodeId, before: HostPause, now: HostPause) {
+        match now {
+            HostPause::Lasts if before != now => self.place_all_of(node),
+            HostPause::Off if before != now => self.reconsider(node),
+            _ => {}
         }
-        let host = Host {
-            disk_free_bytes: offer.disk_free_bytes,
-            offer,
-            domain,
-            local: false,
-            sites: vec![site],
-            live: true,
-            hears_all: false,
-            draining: false,
-            pause: Pause::default(),
-            closed: false,
-            heard_ms: 0,
-            rtt_us: 0,
-            load: 0,
-            failure_permille: 0,
-            holds: BTreeSet::new(),
-            releasing: BTreeSet::new(),
-        };
-        self.insert(node, host);
-        self.reconsider(node);
     }
 
     /// A host is not connected to another super node any more.
@@ -160,7 +174,7 @@ impl Coordinator {
         };
         let before = host.sites.len();
         host.sites.retain(|other| *other != site);
-        let is_gone = host.sites.len() < before && host.sites.is_empty() && !host.local;
+        let is_gone = host.sites.len() < before && host.sites.is_empty() && !host.is_here();
         self.is_not_at(&site, &node);
         if is_gone {
             self.forget(&node);
@@ -184,7 +198,7 @@ impl Coordinator {
         }
         if hold {
             self.assign_here(function, host);
-        } else if self.hosts.get(&host).is_some_and(|host| host.local) {
+        } else if self.is_here(&host) {
             self.give_up(&host, &function);
             self.release(host, function);
         }
@@ -195,7 +209,7 @@ impl Coordinator {
         if !self
             .hosts
             .get(&node)
-            .is_some_and(|h| h.local && h.live && !h.draining)
+            .is_some_and(|h| h.is_here() && h.live && !h.draining)
         {
             return;
         }
@@ -248,7 +262,7 @@ impl Coordinator {
         let Some(host) = self
             .hosts
             .get(&node)
-            .filter(|h| !h.local && h.sites.contains(&site))
+            .filter(|h| !h.is_here() && h.sites.contains(&site))
         else {
             return;
         };
@@ -286,17 +300,13 @@ impl Coordinator {
 
     /// All hosts here, for a super node that was just linked.
     pub fn host_records(&self) -> Vec<HostRecord> {
-        let here = self
-            .here
-            .iter()
-            .filter_map(|node| Some((node, self.hosts.get(node)?)));
-        let here = here.filter(|(_, host)| host.live && !host.draining);
-        here.map(|(node, host)| host.record(*node)).collect()
+        let live = self.sessions().filter(|(_, host, _)| host.live && !host.draining);
+        live.map(|(node, host, _)| host.record(node)).collect()
     }
 
     /// A host here, for others.
     pub fn host_record(&self, node: &NodeId) -> Option<HostRecord> {
-        let host = self.hosts.get(node).filter(|host| host.local && host.live)?;
+        let host = self.hosts.get(node).filter(|host| host.is_here() && host.live)?;
         Some(host.record(*node))
     }
 
@@ -308,7 +318,7 @@ impl Coordinator {
                 all.extend(records.keys().map(|node| (*function, *node)));
             }
         }
-        all.retain(|(_, node)| self.hosts.get(node).is_some_and(|host| host.local));
+        all.retain(|(_, node)| self.is_here(node));
         all
     }
 
@@ -317,7 +327,7 @@ impl Coordinator {
         let mut orders = Vec::new();
         for (&function, desired) in self.placed_here() {
             for &host in &desired.assigned {
-                let there = |h: &Host| !h.local && h.sites.first() == Some(super_node);
+                let there = |h: &Host| !h.is_here() && h.sites.first() == Some(super_node);
                 let record = self.replicas.get(&function).and_then(|r| r.get(&host));
                 let open = record.is_none_or(|record| !record.ready);
                 if open && self.hosts.get(&host).is_some_and(there) {
@@ -350,8 +360,9 @@ impl Host {
     fn record(&self, node: NodeId) -> HostRecord {
         HostRecord {
             node,
-            offer: self.offer.clone(),
+            offer: Arc::clone(&self.offer),
             address: self.domain.address(),
+            pause: self.pause(),
         }
     }
 }

@@ -1,7 +1,7 @@
-use super::super::tests::{effects, join, node, offer, revision};
+use super::super::tests::{beat, effects, join, node, offer, revision};
 use super::*;
 use crate::coordinator::Effect;
-use crate::wire::control::{HOLDINGS_ONLY, Offer};
+use crate::wire::control::{Beat, HOLDINGS_ONLY, Offer};
 use crate::wire::extension::Extensions;
 
 /// Three super nodes; which of them is first for the function of these tests.
@@ -13,8 +13,9 @@ fn supers(function: &FunctionId) -> (Vec<NodeId>, BTreeSet<NodeId>) {
 fn remote(byte: u8) -> HostRecord {
     HostRecord {
         node: node(byte),
-        offer: offer(),
+        offer: offer().into(),
         address: format!("10.0.{byte}.1"),
+        pause: HostPause::Off,
     }
 }
 
@@ -200,4 +201,83 @@ fn a_removal_elsewhere_is_followed_by_the_directory() {
     first.on_replica_news(directory[1], dropped);
     let report = first.removal_report(0, &function);
     assert_eq!((report.removed, report.pending), (vec![node(1)], vec![]));
+}
+
+#[test]
+fn a_host_that_pauses_elsewhere_gets_nothing_new_and_is_not_looked_for() {
+    let first_revision = revision(1);
+    let function = first_revision.function();
+    let (directory, all) = supers(&function);
+    let mut first = Coordinator::federated(directory[0]);
+    first.on_supers(all);
+    let told = |host, pause| HostRecord {
+        pause,
+        ..remote(host)
+    };
+    // Three are wanted, and one of four pauses already.
+    for host in [1, 2, 3] {
+        first.on_remote_up(directory[1], remote(host));
+    }
+    first.on_remote_up(directory[1], told(4, HostPause::On));
+    first.on_manifest(&first_revision);
+    let assigned = first.assigned(&function).to_vec();
+    assert_eq!(assigned.len(), 3);
+    assert!(!assigned.contains(&node(4)));
+    for host in [1, 2, 3] {
+        first.on_replica_news(directory[1], ready(function, host));
+    }
+    assert_eq!(first.sites(&function), [directory[1]].into());
+    news(&mut first);
+    // All that hold it pause: nothing moves, and nobody is sent there.
+    for host in [1, 2, 3] {
+        first.on_remote_up(directory[1], told(host, HostPause::On));
+    }
+    assert_eq!(first.assigned(&function), assigned);
+    assert_eq!(news(&mut first), []);
+    assert!(first.sites(&function).is_empty());
+    // One pauses for longer, and the other goes on.
+    first.on_remote_up(directory[1], told(4, HostPause::Off));
+    first.on_remote_up(directory[1], told(1, HostPause::Lasts));
+    assert!(first.assigned(&function).contains(&node(4)));
+    assert!(!first.assigned(&function).contains(&node(1)));
+    assert_eq!(
+        news(&mut first),
+        [News::Order(directory[1], function, node(4), true)],
+        "it keeps what it has"
+    );
+    first.on_remote_up(directory[1], remote(1));
+    let is_nearest = placement::nearest(&function, 3, &[1, 2, 3, 4].map(node)).contains(&node(1));
+    assert_eq!(first.assigned(&function).contains(&node(1)), is_nearest);
+    assert_eq!(first.sites(&function), [directory[1]].into());
+}
+
+#[test]
+fn other_super_nodes_hear_of_each_turn_of_a_pause_once() {
+    let (directory, all) = supers(&revision(1).function());
+    let mut coordinator = Coordinator::federated(directory[0]);
+    coordinator.on_supers(all);
+    join(&mut coordinator, 1, &[]);
+    news(&mut coordinator);
+    let lasts_ms = crate::pause::PAUSE_LASTS_MS;
+    let told = |coordinator: &mut Coordinator, now_ms, beat: &Beat| {
+        coordinator.on_beat(now_ms, node(1), 1_000, beat);
+        coordinator.on_tick(now_ms);
+        let told = news(coordinator).into_iter();
+        let pause = coordinator.host_record(&node(1)).map(|record| record.pause);
+        told.map(|news| (news, pause)).collect::<Vec<_>>()
+    };
+    let up = |pause| vec![(News::HostUp(node(1)), Some(pause))];
+    let paused = beat().paused("night");
+    assert_eq!(told(&mut coordinator, 1_000, &paused), up(HostPause::On));
+    assert_eq!(told(&mut coordinator, 2_000, &paused), []);
+    assert_eq!(
+        told(&mut coordinator, 1_001 + lasts_ms, &paused),
+        up(HostPause::Lasts)
+    );
+    assert_eq!(told(&mut coordinator, 2_000 + lasts_ms, &paused), []);
+    assert_eq!(
+        told(&mut coordinator, 3_000 + lasts_ms, &beat()),
+        up(HostPause::Off)
+    );
+    assert_eq!(told(&mut coordinator, 4_000 + lasts_ms, &beat()), []);
 }

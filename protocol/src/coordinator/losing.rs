@@ -2,7 +2,6 @@
 
 use super::Coordinator;
 use crate::id::{FunctionId, NodeId};
-use crate::wire::control::LOST_AFTER_MS;
 
 /// A host that is about to be given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,14 +17,12 @@ pub struct Losing {
 impl Coordinator {
     /// Hosts that [`Coordinator::on_tick`] would give up at this time.
     pub fn losing(&self, now_ms: u64) -> Vec<Losing> {
-        let silent = self
-            .hosts
-            .iter()
-            .filter(|(_, host)| host.local && now_ms.saturating_sub(host.heard_ms) > LOST_AFTER_MS);
+        let here = self.sessions();
+        let silent = here.filter(|(.., session)| session.is_lost(now_ms));
         silent
-            .map(|(&node, host)| Losing {
+            .map(|(node, host, session)| Losing {
                 host: node,
-                closed: host.closed,
+                closed: session.closed,
                 ready: match host.draining {
                     true => Vec::new(),
                     false => self.ready_at(&node),

@@ -51,7 +51,7 @@ impl Coordinator {
                     let record = records.and_then(|r| r.get(node));
                     let holds = record.is_some_and(|r| r.ready && r.version == desired.version());
                     let refused = record.is_some_and(|r| r.refused.is_some());
-                    let takes = host.live && !host.draining && host.pause.lets_in(record.is_some());
+                    let takes = host.lets_in(record.is_some());
                     takes && !refused && (holds || host.unwilling(wish).is_none())
                 });
                 placement::choose(
@@ -89,7 +89,7 @@ impl Coordinator {
         };
         let holds = record.ready && record.version >= version;
         let Some(host) = self.hosts.get(&node) else { return };
-        if host.local {
+        if host.is_here() {
             if !holds && record.told != Some(version) {
                 record.told = Some(version);
                 self.effects.push_back(Effect::Assign(node, function));
@@ -143,7 +143,7 @@ impl Coordinator {
             .iter()
             .filter(|(node, record)| record.is_surplus(node, desired) && !record.releasing)
             // What a host holds that pauses is there for when it goes on.
-            .filter(|(node, _)| self.hosts.get(node).is_none_or(|host| !host.pause.is_on()))
+            .filter(|(node, _)| self.hosts.get(node).is_none_or(|host| !host.is_paused()))
             .map(|(node, _)| *node)
             .collect();
         for node in surplus {
@@ -154,12 +154,12 @@ impl Coordinator {
     /// Lets go of a replica: one here is forgotten at once, one elsewhere when its super node says so.
     pub(super) fn release(&mut self, node: NodeId, function: FunctionId) {
         let Some(host) = self.hosts.get(&node) else { return };
-        if host.local {
+        if host.is_here() {
             self.effects.push_back(Effect::Release(node, function));
             self.say_dropped(node, function);
-            let host = self.hosts.get_mut(&node);
-            if let Some(host) = host.filter(|host| host.releasing.len() < HOLDINGS_MAX) {
-                host.releasing.insert(function);
+            let session = self.session(&node);
+            if let Some(session) = session.filter(|session| session.releasing.len() < HOLDINGS_MAX) {
+                session.releasing.insert(function);
             }
         } else if let Some(site) = host.sites.first() {
             self.news.push_back(News::Order(*site, function, node, false));

@@ -53,7 +53,7 @@ impl Coordinator {
         }
         let live = self.functions.get(&function).map(|desired| desired.version());
         for (node, record) in self.replicas.get_mut(&function).into_iter().flatten() {
-            if self.hosts.get(node).is_some_and(|host| !host.local) {
+            if self.hosts.get(node).is_some_and(|host| !host.is_here()) {
                 record.releasing = false;
                 // It may have said so before the version was known here.
                 if !record.ready || Some(record.version) < live {

@@ -30,7 +30,7 @@ impl Coordinator {
     pub fn ready_report(&self, function: &FunctionId, version: Version) -> ReadyReport {
         let (mut ready, mut refused) = (Vec::new(), Vec::new());
         for (node, host, record) in self.records(function) {
-            if record.ready && record.version >= version && !host.pause.is_on() {
+            if record.ready && record.version >= version && !host.is_paused() {
                 ready.push(node);
             } else if let Some(reason) = &record.refused {
                 refused.push((node, reason.clone()));
@@ -38,7 +38,7 @@ impl Coordinator {
         }
         let assigned = self.functions.get(function).map_or(&[][..], |d| &d.assigned);
         // Whoever pauses gets ready and does not answer: it is not worth waiting for.
-        let paused = |node: &NodeId| self.hosts.get(node).is_some_and(|host| host.pause.is_on());
+        let paused = |node: &NodeId| self.hosts.get(node).is_some_and(Host::is_paused);
         let pending = assigned.iter().filter(|n| !ready.contains(n) && !paused(n));
         let pending = pending.copied().collect();
         let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
@@ -55,7 +55,12 @@ impl Coordinator {
     pub fn removal_report(&self, now_ms: u64, function: &FunctionId) -> RemovalReport {
         let mut report = RemovalReport::default();
         for (node, confirmed) in self.removals.of(function) {
-            let here = |host: &Host| !host.closed && !host.is_silent(now_ms);
+            let here = |host: &Host| {
+                !host
+                    .session
+                    .as_ref()
+                    .is_some_and(|s| s.closed || s.is_silent(now_ms))
+            };
             match confirmed {
                 true => report.removed.push(node),
                 false if self.hosts.get(&node).is_some_and(here) => report.pending.push(node),
@@ -84,7 +89,7 @@ impl Coordinator {
     /// The super node that a host is connected to; if it is connected to several, this one before others.
     pub fn site(&self, node: &NodeId) -> Option<NodeId> {
         let host = self.hosts.get(node)?;
-        match host.local {
+        match host.is_here() {
             true => self.me,
             false => host.sites.first().copied(),
         }
@@ -104,7 +109,7 @@ impl Coordinator {
             return None;
         }
         let hosts = self.hosts.len();
-        let paused = |host: &Host| Some(format!("a host is paused: {}", host.pause.reason()?));
+        let paused = |host: &Host| Some(format!("a host is paused: {}", host.pause_reason()?));
         let mut hosts_now = self.hosts.values();
         let unwilling = hosts_now.find_map(|host| paused(host).or_else(|| host.unwilling(wish)));
         let why = unwilling.map(|why| format!(" ({why})")).unwrap_or_default();
@@ -120,7 +125,7 @@ impl Coordinator {
 
     /// Whether a host is registered here.
     pub fn is_here(&self, node: &NodeId) -> bool {
-        self.hosts.get(node).is_some_and(|host| host.local)
+        self.here.contains(node)
     }
 
     /// Whether that is this super node.

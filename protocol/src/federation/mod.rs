@@ -25,14 +25,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::id::NodeId;
-use crate::wire::codec;
 use crate::wire::extension::Extensions;
 use crate::wire::federation::{
     Cursor, LogId, MEMBERS_PAGE_MAX, Members, PEER_BEAT_INTERVAL_MS, PeerBeat, PeerMessage, RegistryChange,
     SignedRecord,
 };
 use clock::Clock;
-use record::{Record, VerifiedRecord};
+use record::VerifiedRecord;
 
 /// The most super nodes that one keeps in mind, itself not counted; a link costs about 35 KiB.
 pub const MEMBERS_MAX: usize = 1_000;
@@ -350,10 +349,7 @@ impl Federation {
 
     /// Whether a record is known already, byte for byte: then it need not be verified.
     pub fn is_known(&self, signed: &SignedRecord) -> bool {
-        let Ok(record) = codec::decode::<Record>(&signed.bytes) else {
-            return false;
-        };
-        let known = self.members.get(&record.node);
+        let known = record::node_of(signed).and_then(|node| self.members.get(&node));
         known.is_some_and(|member| member.record.signed() == signed)
     }
 

@@ -18,7 +18,7 @@ pub const RECORD_LEN_MAX: usize = 4 * 1024;
 /// What a super node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its key.
+    /// Its key. It comes first: [`node_of`].
     pub node: NodeId,
     /// `host:port`, the best first.
     pub addresses: Vec<String>,
@@ -28,6 +28,11 @@ pub struct Record {
     pub software: String,
     /// For what comes later.
     pub extensions: Extensions,
+}
+
+/// Whose record it says to be, without a look at the rest of it.
+pub(super) fn node_of(signed: &SignedRecord) -> Option<NodeId> {
+    codec::decode_start(&signed.bytes).ok()
 }
 
 /// Why a record is no record.

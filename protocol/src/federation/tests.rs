@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test panics on surprise")]
 
+use super::record::Record;
 use super::*;
 use crate::head::SignedHead;
 use crate::key::{NodeKey, OwnerKey};

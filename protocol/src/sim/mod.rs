@@ -2,8 +2,8 @@
 //!
 //! - [`scenario`]: what is to happen, from a TOML file.
 //! - [`network`]: who reaches whom, and how long it takes.
-//! - [`world`]: the clock, the queue of events, and all nodes; [`supers`] and [`hosts`] are what daemons are
-//!   around their state machines: disks, links, fetches.
+//! - [`world`]: the clock, the queue of events, and all nodes. [`supers`] and [`hosts`] have what daemons have around
+//!   their state machines; [`driving`], [`links`], [`pulls`] and [`sessions`] are what daemons do.
 //! - [`work`]: what owners and callers do. [`faults`]: what goes wrong.
 //! - [`checks`]: one checker for each property. [`report`]: what came of it.
 //!
@@ -11,12 +11,16 @@
 //! to the byte in every process.
 
 mod checks;
+mod driving;
 mod faults;
 mod hosts;
+mod links;
 mod network;
+mod pulls;
 mod queue;
 mod report;
 pub mod scenario;
+mod sessions;
 mod supers;
 mod work;
 mod world;

@@ -51,17 +51,31 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// # Errors
 /// [`DecodeError`], never a panic and never an allocation beyond [`MESSAGE_LEN_MAX`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    match decode_some(bytes)? {
+        (message, read) if read == bytes.len() => Ok(message),
+        (_, read) => Err(DecodeError::Malformed(format!(
+            "{} bytes left over",
+            bytes.len() - read
+        ))),
+    }
+}
+
+/// Decodes the first field of a message, whatever comes after it.
+///
+/// # Errors
+/// As of [`decode`].
+pub(crate) fn decode_start<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    decode_some(bytes).map(|(field, _)| field)
+}
+
+fn decode_some<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), DecodeError> {
     if bytes.len() > MESSAGE_LEN_MAX {
         return Err(DecodeError::TooLong {
             limit: MESSAGE_LEN_MAX,
         });
     }
     match bincode::serde::decode_from_slice(bytes, config()) {
-        Ok((message, read)) if read == bytes.len() => Ok(message),
-        Ok((_, read)) => Err(DecodeError::Malformed(format!(
-            "{} bytes left over",
-            bytes.len() - read
-        ))),
+        Ok(decoded) => Ok(decoded),
         Err(bincode::error::DecodeError::LimitExceeded) => Err(DecodeError::TooLong {
             limit: MESSAGE_LEN_MAX,
         }),

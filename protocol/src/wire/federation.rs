@@ -4,6 +4,8 @@
 //! [`Peered`]; then both send [`PeerMessage`]s. What one side missed is fetched on a stream of its own with
 //! [`Changes`], or found out with [`Reconcile`]; [`Locate`] asks who has hosts of a function.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::control::Offer;
@@ -143,10 +145,49 @@ pub struct Hosts {
 pub struct HostRecord {
     /// It.
     pub node: NodeId,
-    /// What it offers.
-    pub offer: Offer,
+    /// What it offers: as many keep it in mind as there are super nodes.
+    pub offer: Arc<Offer>,
     /// Where it connects from, for placement: an IP address in text.
     pub address: String,
+    /// Whether it takes calls and functions.
+    pub pause: HostPause,
+}
+
+/// Whether a host takes nothing for a while; see [`crate::pause`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u16", into = "u16")]
+pub enum HostPause {
+    /// It takes calls and functions.
+    #[default]
+    Off,
+    /// It takes neither, and keeps what it holds.
+    On,
+    /// It has done so for so long that others are to hold what it holds.
+    Lasts,
+    /// Something that this version does not know: for it, a pause.
+    Unknown(u16),
+}
+
+impl From<u16> for HostPause {
+    fn from(tag: u16) -> Self {
+        match tag {
+            1 => Self::Off,
+            2 => Self::On,
+            3 => Self::Lasts,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+impl From<HostPause> for u16 {
+    fn from(pause: HostPause) -> Self {
+        match pause {
+            HostPause::Off => 1,
+            HostPause::On => 2,
+            HostPause::Lasts => 3,
+            HostPause::Unknown(tag) => tag,
+        }
+    }
 }
 
 /// What hosts of the sender hold.

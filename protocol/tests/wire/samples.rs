@@ -1,5 +1,7 @@
 //! One message of every kind, with every field set.
 
+use std::sync::Arc;
+
 use orb_protocol::fault::{Fault, FaultKind};
 use orb_protocol::federation::record::Record;
 use orb_protocol::head::SignedHead;
@@ -22,8 +24,9 @@ use orb_protocol::wire::directory::{
 use orb_protocol::wire::events::{Event, EventKind, EventPage, Events};
 use orb_protocol::wire::extension::Extensions;
 use orb_protocol::wire::federation::{
-    Changes, ChangesPage, Cursor, HostRecord, Hosts, Locate, Located, Members, Order, Orders, Peer, PeerBeat,
-    PeerMessage, Peered, Reconcile, Reconciled, RegistryChange, ReplicaChange, ReplicaNews, Replicas,
+    Changes, ChangesPage, Cursor, HostPause, HostRecord, Hosts, Locate, Located, Members, Order, Orders,
+    Peer, PeerBeat, PeerMessage, Peered, Reconcile, Reconciled, RegistryChange, ReplicaChange, ReplicaNews,
+    Replicas,
 };
 use orb_protocol::wire::packed::PackedChanges;
 use orb_protocol::wire::relay::{OpenRelay, RelayAccepted, RelayOffer, RelayOpened};
@@ -550,7 +553,7 @@ fn federation() -> Vec<Sample> {
     };
     let host = HostRecord {
         node: node(),
-        offer: Offer {
+        offer: Arc::new(Offer {
             capacity: 8,
             ceiling: Limits::default(),
             artifact_bytes_max: 64 << 20,
@@ -558,8 +561,9 @@ fn federation() -> Vec<Sample> {
             engines: vec![EngineHash::from_bytes([3; 32])],
             operator: "somebody".to_owned(),
             extensions: extensions(),
-        },
+        }),
         address: "203.0.113.7".to_owned(),
+        pause: HostPause::Lasts,
     };
     let news = ReplicaNews {
         function: function(),
