@@ -69,8 +69,8 @@ async fn a_missed_history_is_had_from_whoever_has_it_and_liars_only_cost_an_answ
     let silent = FakeSuper::join(&node, 8, cursor(0)).await;
     silent.answer(|_| None);
     let forger = FakeSuper::join(&node, 9, cursor(0)).await;
-    let mut forged = chain.clone();
-    forged[4] = manifest(&owner(2), "f", version(0, 5), publish(&artifacts[0]));
+    let mut forged = chain[1..].to_vec();
+    forged[3] = manifest(&owner(2), "f", version(0, 5), publish(&artifacts[0]));
     let rival = manifest(&owner(1), "f", version(0, 5), publish(&artifacts[0]));
     forged.push(rival);
     forger.answer(move |asked| matches!(asked, Request::Versions(_)).then(|| listed(&forged))?);
