@@ -24,8 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers until it is dropped. Without a socket it goes on serving everybody else.
 pub(crate) async fn run(folder: PathBuf, office: DeadLetterOffice) {
     let office = Arc::new(office);
-    let listener = match listen(&folder) {
-        Ok(listener) => listener,
+    let (listener, _socket) = match listen(&folder) {
+        Ok(listening) => listening,
         Err(error) => {
             tracing::warn!(folder = %folder.display(), %error, "the operator's socket cannot be made: `orb super dead-letters` will not work");
             return;
@@ -55,7 +55,17 @@ pub(crate) async fn run(folder: PathBuf, office: DeadLetterOffice) {
     }
 }
 
-fn listen(folder: &Path) -> io::Result<UnixListener> {
+/// Takes the socket away when it ends, so that a folder at rest has files only.
+struct Listening(Socket);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // One that is left is taken away at the next start.
+        let _ = std::fs::remove_file(self.0.path());
+    }
+}
+
+fn listen(folder: &Path) -> io::Result<(UnixListener, Listening)> {
     let socket = Socket::of(folder)?;
     // What one that was killed has left. The folder is locked: nobody else serves there.
     match std::fs::remove_file(socket.path()) {
@@ -64,7 +74,7 @@ fn listen(folder: &Path) -> io::Result<UnixListener> {
     }
     let listener = UnixListener::bind(socket.path())?;
     std::fs::set_permissions(socket.path(), Permissions::from_mode(0o600))?;
-    Ok(listener)
+    Ok((listener, Listening(socket)))
 }
 
 async fn answer(stream: UnixStream, office: &DeadLetterOffice) -> io::Result<()> {

@@ -362,6 +362,7 @@ async fn the_operator_who_names_what_is_not_there_is_told_so_and_nothing_is_sent
     assert_eq!(told(&node, one).await.len(), 2);
     drop(silent);
     let data = node.stop().await;
+    assert!(!data.path().join("operator.sock").exists());
     let failure = ask(data.path(), &Asked::DeadLetters(DeadLetters::default()))
         .await
         .err()
