@@ -33,7 +33,7 @@ impl World<'_> {
     pub(super) fn drain(&mut self, number: usize) {
         while let Some(effect) = self.supers[number].hub.poll_effect() {
             match effect {
-                Effect::Host(effect) => self.tell_host(number, effect),
+                Effect::Host(effect) => self.tell_host(number, &effect),
                 Effect::Peer(effect) => self.do_for_peer(number, effect),
                 Effect::Wake => {
                     let life = self.supers[number].life;
@@ -43,20 +43,20 @@ impl World<'_> {
         }
     }
 
-    fn tell_host(&mut self, number: usize, effect: coordinator::Effect) {
+    fn tell_host(&mut self, number: usize, effect: &coordinator::Effect) {
         use coordinator::Effect as E;
         let live = |function| {
             let live = self.supers[number].disk.live.get(function);
             live.map(|(manifest, _)| Arc::clone(manifest))
         };
         let (node, told) = match effect {
-            E::Assign(node, function) => (node, live(&function).map(Told::Assign)),
-            E::Notify(node, function) => (node, live(&function).map(Told::Changed)),
-            E::Release(node, function) => (node, Some(Told::Release(function))),
+            E::Assign(node, function) => (node, live(function).map(Told::Assign)),
+            E::Notify(node, function) => (node, live(function).map(Told::Changed)),
+            E::Release(node, function) => (node, Some(Told::Release(*function))),
             E::Synced(node) => (node, Some(Told::Synced)),
-            E::Lost(node) => return self.close_session(number, node),
+            E::Lost(node) => return self.close_session(number, *node),
         };
-        let (Some(told), Some(&host)) = (told, self.host_numbers.get(&node)) else {
+        let (Some(told), Some(&host)) = (told, self.host_numbers.get(node)) else {
             return;
         };
         let Host {
@@ -95,7 +95,7 @@ impl World<'_> {
                 }
             }
             E::Keep(record) => {
-                let verified = self.verified(record);
+                let verified = self.verified(&record);
                 self.supers[number].keep(&verified);
             }
             E::Joined(_) | E::Left(_) => {}

@@ -173,7 +173,7 @@ impl World<'_> {
             Inbound::Nothing => {}
             Inbound::Records(records) => {
                 for record in records {
-                    let record = self.verified(record);
+                    let record = self.verified(&record);
                     self.supers[to].hub.on_record(now_ms, Some(node), record);
                 }
             }
@@ -186,7 +186,7 @@ impl World<'_> {
     }
 
     /// A super node's record, which is verified once for all others.
-    pub(super) fn verified(&mut self, signed: SignedRecord) -> VerifiedRecord {
+    pub(super) fn verified(&mut self, signed: &SignedRecord) -> VerifiedRecord {
         let verify = || VerifiedRecord::verify(signed.clone()).expect("simulated super nodes sign");
         self.records
             .entry(signed.bytes.clone())

@@ -83,7 +83,10 @@ impl World<'_> {
         let rtt_us = 2 * self.network.latency(host.place, site);
         let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX);
         let registers = matches!(said, Said::Register);
-        let held = registers.then(|| host.holder.held()).unwrap_or_default();
+        let held = match registers {
+            true => host.holder.held(),
+            false => Vec::new(),
+        };
         let hub = &mut self.supers[site].hub;
         if !registers && !hub.coordinator().is_here(&node) {
             // A connection that the super node does not know is reset.

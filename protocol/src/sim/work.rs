@@ -307,7 +307,7 @@ impl World<'_> {
         self.after(delay, Event::CallArrives(Box::new(call)));
     }
 
-    pub(super) fn on_call_arrives(&mut self, call: Call) {
+    pub(super) fn on_call_arrives(&mut self, call: &Call) {
         let now_ms = self.now_ms();
         let host = &self.hosts[call.host];
         let reachable = host.online && host.site.is_some();

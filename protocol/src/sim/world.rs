@@ -203,7 +203,7 @@ impl<'a> World<'a> {
             Event::FaultBegins(number) => self.on_fault_begins(number),
             Event::FaultEnds(number) => self.on_fault_ends(number),
             Event::Call => self.on_call(),
-            Event::CallArrives(call) => self.on_call_arrives(*call),
+            Event::CallArrives(call) => self.on_call_arrives(&call),
         }
     }
 }
