@@ -199,6 +199,28 @@ fn during_an_edit_the_old_revision_answers_and_the_new_one_comes_first() {
 
 /// Two revisions of one number, the one that wins last.
 #[test]
+fn a_host_of_another_domain_takes_the_place_of_the_second_one_of_a_domain_however_far_it_is() {
+    let mut coordinator = Coordinator::new();
+    let first = revision(1);
+    let function = first.function();
+    coordinator.on_manifest(&first);
+    let mut hosts: Vec<NodeId> = (1..=20).map(node).collect();
+    hosts.sort_unstable_by_key(|node| function.distance(node));
+    let mut join = |node: NodeId, domain: u8| {
+        let domain = FailureDomain::V4([domain, 0, 0]);
+        coordinator.on_registered(0, node, offer(), domain).unwrap();
+        coordinator.on_holding(0, node, &[], true).unwrap();
+        coordinator.assigned(&function).to_vec()
+    };
+    hosts[..3].iter().for_each(|node| _ = join(*node, 1));
+    // One more of the same domain changes nothing.
+    assert_eq!(join(hosts[10], 1), hosts[..3]);
+    assert_eq!(join(hosts[18], 2), [hosts[0], hosts[1], hosts[18]]);
+    assert_eq!(join(hosts[19], 3), [hosts[0], hosts[18], hosts[19]]);
+    assert_eq!(join(hosts[17], 1), [hosts[0], hosts[18], hosts[19]]);
+}
+
+#[test]
 fn what_was_stored_is_placed_once_hosts_come() {
     let mut coordinator = Coordinator::new();
     let key = OwnerKey::from_seed([1; 32]);

@@ -1,7 +1,7 @@
 //! All of a super node's decisions: its hosts ([`Coordinator`]) and its peers ([`Federation`]), joined.
 //!
 //! What the coordinator has to say to other super nodes goes out on their links, gathered: one message
-//! to each, whatever one event caused, and hosts that come together are told together ([`arrivals`]). What they
+//! to each, whatever one event caused, and hosts that come together are told together (`arrivals.rs`). What they
 //! say goes to whichever of the two it concerns.
 
 mod arrivals;

@@ -16,6 +16,8 @@ const FIRST: u32 = 1 << 31;
 pub(super) struct Desired {
     /// The generation; and as the topmost bit whether this super node places it.
     generation_and_first: u32,
+    /// Whether two of those that it is assigned to are in one failure domain.
+    pub(super) is_doubled: bool,
     revision: u64,
     /// The first bytes of the manifest's hash: decides between two manifests of one number, and tells what hosts
     /// have of them apart.
@@ -66,6 +68,7 @@ impl Desired {
         let mut desired = Self {
             // A verified manifest's fits: `GENERATION_MAX`.
             generation_and_first: u32::try_from(generation).unwrap_or(u32::MAX) & !FIRST,
+            is_doubled: false,
             revision,
             hash_start: hash_start(hash),
             wish,

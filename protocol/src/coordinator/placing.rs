@@ -1,5 +1,7 @@
 //! Placing functions on hosts, and telling them.
 
+use std::collections::BTreeSet;
+
 use super::desired::Desired;
 use super::{Coordinator, Effect, HOLDINGS_MAX, News};
 use crate::id::{FunctionId, NodeId};
@@ -31,6 +33,14 @@ impl Coordinator {
                 .assigned
                 .iter()
                 .any(|other| function.distance(node) <= function.distance(other))
+            || desired.is_doubled && self.is_of_another_domain(node, &desired.assigned)
+    }
+
+    /// Whether a host is in none of the failure domains of others.
+    fn is_of_another_domain(&self, node: &NodeId, others: &[NodeId]) -> bool {
+        let domain = |node: &NodeId| self.hosts.get(node).map(|host| &host.domain);
+        let own = domain(node);
+        others.iter().all(|other| domain(other) != own)
     }
 
     /// Computes who should hold a function and tells those who were not told yet.
@@ -64,11 +74,15 @@ impl Coordinator {
             None => Vec::new(),
         };
         let version = desired.version();
+        let domains = chosen.iter().filter_map(|node| self.hosts.get(node));
+        let domains: BTreeSet<_> = domains.map(|host| &host.domain).collect();
+        let is_doubled = domains.len() < chosen.len();
         for &node in &chosen {
             self.tell(node, function, version);
         }
         if let Some(desired) = self.functions.get_mut(&function) {
             desired.assigned = chosen;
+            desired.is_doubled = is_doubled;
         }
         if !self.is_settled(&function) {
             self.unsettled.insert(function);

@@ -18,7 +18,7 @@ pub const RECORD_LEN_MAX: usize = 4 * 1024;
 /// What a super node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its key. It comes first: [`node_of`].
+    /// Its key. It comes first, so that it is read without the rest.
     pub node: NodeId,
     /// `host:port`, the best first.
     pub addresses: Vec<String>,
