@@ -2,25 +2,14 @@
 
 use super::*;
 use crate::key::OwnerKey;
-use crate::manifest::{Action, Limits};
+use crate::manifest::Action;
+pub(super) use crate::testing::offer;
 use crate::testing::{manifest, publish};
 use crate::wire::control::{Beat, Held, LOST_AFTER_MS, Offer, SILENT_AFTER_MS};
 use crate::wire::extension::Extensions;
 
 pub(super) fn node(byte: u8) -> NodeId {
     NodeId::from_bytes([byte; 32])
-}
-
-pub(super) fn offer() -> Offer {
-    Offer {
-        capacity: 4,
-        ceiling: Limits::default(),
-        artifact_bytes_max: 1 << 20,
-        disk_free_bytes: 1 << 30,
-        engines: Vec::new(),
-        operator: String::new(),
-        extensions: Extensions::none(),
-    }
 }
 
 pub(super) fn beat() -> Beat {

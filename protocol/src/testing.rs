@@ -3,6 +3,7 @@
 use crate::id::ArtifactHash;
 use crate::key::OwnerKey;
 use crate::manifest::{Action, Kind, Limits, Manifest, Publish, Verified, Version, Visibility};
+use crate::wire::control::Offer;
 use crate::wire::extension::Extensions;
 
 pub(crate) fn publish(artifact: u8) -> Action {
@@ -70,4 +71,17 @@ pub(crate) fn manifests(key: &OwnerKey, generations: &[u64], revisions: &[u64]) 
         }
     }
     all
+}
+
+/// A host with room for everything.
+pub(crate) fn offer() -> Offer {
+    Offer {
+        capacity: 4,
+        ceiling: Limits::default(),
+        artifact_bytes_max: 1 << 20,
+        disk_free_bytes: 1 << 30,
+        engines: Vec::new(),
+        operator: String::new(),
+        extensions: Extensions::none(),
+    }
 }

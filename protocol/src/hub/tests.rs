@@ -3,10 +3,10 @@
 use super::*;
 use crate::federation::record::Record;
 use crate::key::{NodeKey, OwnerKey};
-use crate::manifest::{Limits, Verified};
+use crate::manifest::Verified;
 use crate::placement::FailureDomain;
-use crate::testing::{manifest, publish};
-use crate::wire::control::{Held, Offer};
+use crate::testing::{manifest, offer, publish};
+use crate::wire::control::Held;
 use crate::wire::extension::Extensions;
 use crate::wire::federation::{HOSTS_PAGE_MAX, ReplicaChange};
 
@@ -39,17 +39,8 @@ fn linked() -> Hub {
 }
 
 fn join(hub: &mut Hub, byte: u8, held: &[Held]) {
-    let offer = Offer {
-        capacity: 4,
-        ceiling: Limits::default(),
-        artifact_bytes_max: 1 << 20,
-        disk_free_bytes: 1 << 30,
-        engines: Vec::new(),
-        operator: String::new(),
-        extensions: Extensions::none(),
-    };
     let domain = FailureDomain::V4([byte, 0, 0]);
-    hub.with_hosts(|c| c.on_registered(0, host(byte), offer, domain))
+    hub.with_hosts(|c| c.on_registered(0, host(byte), offer(), domain))
         .unwrap();
     hub.with_hosts(|c| c.on_holding(0, host(byte), held, true))
         .unwrap();

@@ -6,6 +6,7 @@ use orb_protocol::quic::frames::read_message;
 use orb_protocol::wire::codec;
 use orb_protocol::wire::directory::{Resolve, Resolved};
 use orb_protocol::wire::federation::{PeerBeat, PeerMessage};
+use quinn::SendStream;
 
 use super::super::super::testing::{FakeSuper, Guest, Super, wasm};
 use super::*;
@@ -13,6 +14,21 @@ use crate::store::testing::{head, manifest, owner, publish, version};
 
 fn cursor(number: u64) -> Cursor {
     Cursor { log: [7; 16], number }
+}
+
+/// Says again and again how far its log goes, and that it knows something else than everybody.
+async fn keep_beating(mut link: SendStream, own: Cursor) {
+    let beat = PeerBeat {
+        own,
+        known: 1,
+        extensions: Extensions::none(),
+    };
+    while write_message(&mut link, &PeerMessage::from(beat.clone()))
+        .await
+        .is_ok()
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[test]
@@ -48,23 +64,8 @@ async fn pages_that_do_not_verify_are_not_taken_for_known() {
         PackedChanges::pack(&[change(&good, &key)]),
     ];
     let node = Super::start_with(tempfile::tempdir().unwrap(), |config| config.open_peers = true).await;
-    let FakeSuper {
-        guest: peer,
-        mut link,
-    } = FakeSuper::join(&node, 9, cursor(1)).await;
-    let beating = tokio::spawn(async move {
-        let beat = PeerBeat {
-            own: cursor(1),
-            known: 1,
-            extensions: Extensions::none(),
-        };
-        while write_message(&mut link, &PeerMessage::from(beat.clone()))
-            .await
-            .is_ok()
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
+    let FakeSuper { guest: peer, link } = FakeSuper::join(&node, 9, cursor(1)).await;
+    let beating = tokio::spawn(keep_beating(link, cursor(1)));
     let guest = Guest::connect(&node).await;
     let resolve = Resolve {
         function: good.function(),
@@ -98,23 +99,8 @@ async fn pages_that_do_not_verify_are_not_taken_for_known() {
 #[tokio::test]
 async fn a_log_does_not_leap_to_its_last_number() {
     let node = Super::start_with(tempfile::tempdir().unwrap(), |config| config.open_peers = true).await;
-    let FakeSuper {
-        guest: peer,
-        mut link,
-    } = FakeSuper::join(&node, 9, cursor(3)).await;
-    let beating = tokio::spawn(async move {
-        let beat = PeerBeat {
-            own: cursor(4),
-            known: 1,
-            extensions: Extensions::none(),
-        };
-        while write_message(&mut link, &PeerMessage::from(beat.clone()))
-            .await
-            .is_ok()
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
+    let FakeSuper { guest: peer, link } = FakeSuper::join(&node, 9, cursor(3)).await;
+    let beating = tokio::spawn(keep_beating(link, cursor(4)));
     // What it is told, and what it makes of that: it says so when it asks again.
     for (told, believed) in [(3, 3), (u64::MAX, 3), (4, 4)] {
         let (mut send, mut recv) = peer.connection.accept_bi().await.unwrap();
